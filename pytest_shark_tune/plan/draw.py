@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pytest_shark_tune.dispatch.reasons import CannotTune
 from pytest_shark_tune.dispatch.types import Dispatch, Untunable
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.plan.candidates import packed
 from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.spaces import NO_SPACE, DispatchSpaces, untunable_members
 from pytest_shark_tune.plan.types import POOL, KernelTask, Task, Wanted
@@ -98,7 +99,7 @@ def _task(found: DispatchSpaces, count: int, seed: int, wanted: Sequence[Wanted]
     return Task(
         dispatch=dispatch,
         default=default_candidate(dispatch),
-        candidates=(*candidates, *outside),
+        candidates=packed(dispatch.name, [*candidates, *outside]),
         space_size=_size(spaces),
         near=_default_knobs(dispatch, spaces),
         failed_step=failed_step,
@@ -176,7 +177,7 @@ def _kernel_task(kernel: CustomTask, space: SearchSpace, count: int, seed: int) 
         name=kernel.name,
         weight=kernel.weight,
         default=kernel_default(kernel.name, space, kernel.default),
-        candidates=kernel_candidates(kernel.name, space, others),
+        candidates=packed(kernel.name, kernel_candidates(kernel.name, space, others)),
         space_size=_size([space]),
     )
 

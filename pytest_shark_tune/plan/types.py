@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from pytest_shark_tune.dispatch.types import Dispatch, Member, RootOp, Untunable
 from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.measurement.timing import Measurement
+from pytest_shark_tune.plan.candidates import Candidates, CandidateTable, ids_of, packed
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.search.facts import ProblemFacts, facts_of, on_device
@@ -41,13 +42,25 @@ class _Tried(msgspec.Struct, frozen=True, kw_only=True):
     """A default and the candidates to try instead."""
 
     default: Candidate
-    candidates: tuple[Candidate, ...]
+    candidates: Candidates
     space_size: int | None
     """The number of configs that the candidates were drawn from; `None` if they are too many to list."""
 
     def candidate(self, identifier: str) -> Candidate:
         """Return the candidate, or the default, with that id."""
-        return next(found for found in (self.default, *self.candidates) if found.id == identifier)
+        return self.default if identifier == self.default.id else self.candidates[self.ids.index(identifier)]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the candidates."""
+        return ids_of(self.candidates)
+
+    def label(self, position: int) -> tuple[str, str]:
+        """Return the pipeline and the id of the candidate at a position, without making the rest of it."""
+        if isinstance(self.candidates, CandidateTable):
+            return self.candidates.pipeline(position), self.candidates.ids[position]
+        candidate = self.candidates[position]
+        return candidate.pipeline, candidate.id
 
 
 class Task(_Tried, frozen=True, kw_only=True):
@@ -73,7 +86,7 @@ class Task(_Tried, frozen=True, kw_only=True):
             self,
             dispatch=replace(self.dispatch, name=name),
             default=replace(self.default, dispatch=name),
-            candidates=tuple(replace(known, dispatch=name) for known in self.candidates),
+            candidates=packed(name, self.candidates).renamed(name),
         )
 
     def with_members(self, members: Iterable[Member]) -> Task:

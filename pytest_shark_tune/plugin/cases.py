@@ -11,8 +11,10 @@ from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import AnyTask, FormResult, Plan
 from pytest_shark_tune.search_space.candidate import Candidate
 
-__all__ = ["NO_PLAN", "Guarded", "TuningCase", "cases_of", "guard_cases"]
+__all__ = ["DEFAULT", "NO_PLAN", "Guarded", "TuningCase", "cases_of", "guard_cases"]
 
+DEFAULT = -1
+"""The place of a task's default, which is none of its candidates."""
 NO_PLAN = Plan(sources=(), tasks=(), untunable=())
 """The plan of an input that cannot be read."""
 
@@ -33,7 +35,7 @@ class Guarded:
         return "-".join(filter(None, (self.entry.name, self.slug, self.check)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TuningCase:
     """The subject of a test: a candidate of a task, its default, its finalists, the spec of a plan, or a model."""
 
@@ -45,12 +47,8 @@ class TuningCase:
     """The directory of the suite; empty for a model file."""
     task: AnyTask | None = None
     """The task of a candidate, a default or a final."""
-    config: Candidate | None = None
-    """The candidate or the default.
-
-    In guard mode it is the config of the entry if the check needs a device: fixtures of the suite treat it like any
-    other candidate. A static check has neither task nor config.
-    """
+    place: int | None = None
+    """The position of the candidate among those of the task, or `DEFAULT`; `None` without a config."""
     problem: str = ""
     """Why the input cannot be tuned; the test fails with it."""
     guarded: Guarded | None = None
@@ -73,9 +71,28 @@ class TuningCase:
             case Role.END_TO_END | Role.FORM_FINAL:
                 return f"{self.model}-{self.role}"
             case Role.CANDIDATE:
-                return f"{self.known_task.name}-{self.candidate.pipeline}-{self.candidate.id}"
+                assert self.place is not None, "a candidate has a config"
+                return "-".join((self.known_task.name, *self.known_task.label(self.place)))
             case _:
                 return f"{self.known_task.name}-{self.role}"
+
+    @property
+    def config(self) -> Candidate | None:
+        """The candidate or the default. A run has many cases, so it is made anew each time.
+
+        In guard mode it is the config of the entry if the check needs a device: fixtures of the suite treat it like any
+        other candidate. A static check has neither task nor config.
+        """
+        if self.place is None:
+            return None
+        return self.known_task.default if self.place == DEFAULT else self.known_task.candidates[self.place]
+
+    @property
+    def config_id(self) -> str:
+        """The id of the config; empty without one."""
+        if self.place is None:
+            return ""
+        return self.known_task.default.id if self.place == DEFAULT else self.known_task.label(self.place)[1]
 
     @property
     def known_task(self) -> AnyTask:
@@ -92,8 +109,9 @@ class TuningCase:
     @property
     def candidate(self) -> Candidate:
         """The candidate, or the default."""
-        assert self.config is not None, f"a tuning case of role {self.role} has no config of its own"
-        return self.config
+        config = self.config
+        assert config is not None, f"a tuning case of role {self.role} has no config of its own"
+        return config
 
     @property
     def knobs(self) -> Mapping[str, int]:
@@ -104,15 +122,15 @@ class TuningCase:
 def cases_of(plan: Plan, plan_key: str, suite: str) -> Iterator[TuningCase]:
     """Yield the cases of a plan in the order of their tests."""
 
-    def case(role: Role, task: AnyTask | None = None, config: Candidate | None = None) -> TuningCase:
-        return TuningCase(role, plan, plan_key, suite, task, config)
+    def case(role: Role, task: AnyTask | None = None, place: int | None = None) -> TuningCase:
+        return TuningCase(role, plan, plan_key, suite, task, place)
 
     for form in plan.forms:
         yield TuningCase(Role.FORM, plan, plan_key, suite, form=form)
     for task in plan.everything:
-        yield case(Role.DEFAULT, task, task.default)
-        for candidate in task.candidates:
-            yield case(Role.CANDIDATE, task, candidate)
+        yield case(Role.DEFAULT, task, DEFAULT)
+        for place in range(len(task.candidates)):
+            yield case(Role.CANDIDATE, task, place)
     for task in plan.everything:
         yield case(Role.FINAL, task)
     for model in dict.fromkeys(form.model for form in plan.forms):
@@ -132,6 +150,4 @@ def guard_cases(plan: GuardPlan, suite: str, slug: str = "") -> Iterator[TuningC
                 yield TuningCase(Role.CHECK, plan.plan, suite=suite, guarded=guarded)
             else:
                 task = entry.tasks[0]
-                yield TuningCase(
-                    Role.CANDIDATE, plan.plan, suite=suite, task=task, config=task.candidates[0], guarded=guarded
-                )
+                yield TuningCase(Role.CANDIDATE, plan.plan, suite=suite, task=task, place=0, guarded=guarded)

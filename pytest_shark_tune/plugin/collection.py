@@ -49,7 +49,7 @@ class CaseCollector:
             key, plan = self._plan(marks, path.parent, suite)
             cases = list(cases_of(plan, key, suite))
             if self._setup.stops_after_compile:
-                return [case for case in cases if case.config is not None and isinstance(case.task, Task)]
+                return [case for case in cases if case.place is not None and isinstance(case.task, Task)]
             return cases
         except InputError as error:
             problem = str(error)

@@ -58,7 +58,8 @@ class CollectionWatch:
             for path, found in cases.items()
             if any(id(case) not in known for case in found if case.role is not Role.INPUT)
         }
-        suites = {path.parent: case.suite for path, found in cases.items() for case in found if case.suite}
+        named = ((path, next((case.suite for case in found if case.suite), "")) for path, found in cases.items())
+        suites = {path.parent: suite for path, suite in named if suite}
         whole = [] if selects else [suite for suite in whole_suites(cases, patterns) if suite not in shortened]
         if selects or shortened:
             coverage = Coverage.TESTS

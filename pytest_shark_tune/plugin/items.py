@@ -22,13 +22,13 @@ def manifest_entry_of(item: pytest.Item) -> TestEntry | None:
     case = case_of(item)
     if case is None:
         return None
-    task, config = case.task, case.config
+    task = case.task
     return TestEntry(
         case.role,
         case.plan_key,
         case.suite,
         dispatch=task.name if task else "",
-        candidate=config.id if config else "",
+        candidate=case.config_id,
         is_ours=is_ours(item),
     )
 

@@ -60,7 +60,7 @@ def _row(results: RunResults, name: str, winner: WinnerRecord | None, dropped: s
     task, final, records = results.tasks[name], results.final(name), results.records[name]
     was_held = final is not None and not final.is_provisional and name not in results.kept
     finalists = {finalist.id for finalist in final.finalists} if final is not None and was_held else None
-    funnel = funnel_of([candidate.id for candidate in task.candidates], records, finalists, untried=untried)
+    funnel = funnel_of(task.ids, records, finalists, untried=untried)
     all_tried = funnel.tried == funnel.generated
     return DispatchSummary.of(
         name,

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from iree.compiler import ir
 
-from pytest_shark_tune.dispatch.mlir import affine_map, loops_in
+from pytest_shark_tune.dispatch.mlir import affine_map, loops_in, shared_context
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 
 __all__ = ["FACTS_VERSION", "ProblemFacts", "device_class", "facts_of", "gpu_processors", "on_device"]
@@ -66,7 +66,7 @@ class ProblemFacts(msgspec.Struct, frozen=True, kw_only=True):
 def facts_of(root: RootOp, target: TargetFacts, device: str) -> ProblemFacts:
     """Return the facts of a dispatch's root op on a target; ``device`` is the name of the device that measures it."""
     classes = {"m": root.m, "n": root.n, "k": root.k, "k1": root.k1, "k2": root.k2}
-    with ir.Context():
+    with shared_context():
         maps = [affine_map(text) for text in root.maps[: len(root.inputs)]]
         spans = [tuple(sorted({loop for result in affine.results for loop in loops_in(result)})) for affine in maps]
     facts = ProblemFacts(

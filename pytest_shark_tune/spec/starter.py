@@ -32,9 +32,9 @@ class Starter:
     def candidate_for(self, task: Task) -> str:
         """The id of the candidate with that config; empty without one."""
         config = self.config_for(task)
-        return next(
-            (candidate.id for candidate in task.candidates if config and candidate.compilation_info == config), ""
-        )
+        if not config:
+            return ""
+        return next((candidate.id for candidate in task.candidates if candidate.compilation_info == config), "")
 
     def wanted(self, tasks: Iterable[Task]) -> list[Wanted]:
         """The starter's configs for dispatches, in the form in which they become candidates."""

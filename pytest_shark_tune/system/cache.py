@@ -80,10 +80,17 @@ class _CacheEntry:
     """All files of one key."""
 
     kind: Kind
-    files: tuple[Path, ...]
+    directory: str
+    names: tuple[str, ...]
+    """The names of the files. Paths are strings here: a cache may have a hundred thousand files."""
     bytes: int
     used_s: float
     """The time when one of them was last used."""
+
+    @property
+    def files(self) -> list[str]:
+        """The paths of the files."""
+        return [f"{self.directory}/{name}" for name in self.names]
 
 
 def content_key(*parts: object) -> str:
@@ -258,7 +265,7 @@ class Cache:
         Runs share a cache, so values that were used in the last hour or are locked stay. Directories stay too, since a
         run may be about to write there.
         """
-        entries = sorted(self._entries(), key=lambda entry: (entry.used_s, entry.files))
+        entries = sorted(self._entries(), key=lambda entry: (entry.used_s, entry.directory, entry.names))
         total, removed = sum(entry.bytes for entry in entries), Removed()
         recent_s = time.time() - _IN_USE_S
         for entry in entries:
@@ -283,32 +290,38 @@ class Cache:
     def _entries(self, kinds: Collection[Kind] = KINDS) -> Iterator[_CacheEntry]:
         """List the stored values of these kinds. Files with names that are not ours are left out."""
         for kind in kinds:
-            for directory in _sorted_files(self.directory / kind):
+            for directory in _listed(os.fspath(self.directory / kind)):
                 # Our directories hold the keys that begin with their name.
-                if len(directory.name) != 2 or directory.is_symlink():
-                    continue
-                files: dict[str, dict[Path, os.stat_result]] = {}
-                for path in _sorted_files(directory):
-                    if (match := _NAME.match(path.name)) and match[1].startswith(directory.name):
-                        found = _stat(path)
-                        if found is not None and stat.S_ISREG(found.st_mode):
-                            files.setdefault(match[1], {})[path] = found
-                for of_key in files.values():
-                    size = sum(found.st_size for found in of_key.values())
-                    yield _CacheEntry(kind, tuple(of_key), size, max(found.st_mtime for found in of_key.values()))
+                if len(directory.name) == 2 and not directory.is_symlink():
+                    yield from _entries_in(kind, directory)
 
 
-def _sorted_files(directory: Path) -> list[Path]:
+def _entries_in(kind: Kind, directory: os.DirEntry[str]) -> Iterator[_CacheEntry]:
+    of_key: dict[str, list[tuple[str, os.stat_result]]] = {}
+    for file in _listed(directory.path):
+        if (match := _NAME.match(file.name)) and match[1].startswith(directory.name):
+            with suppress(OSError):  # Another run may have removed it.
+                found = file.stat(follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode):
+                    of_key.setdefault(match[1], []).append((file.name, found))
+    for files in of_key.values():
+        size = sum(found.st_size for _, found in files)
+        used_s = max(found.st_mtime for _, found in files)
+        yield _CacheEntry(kind, directory.path, tuple(name for name, _ in files), size, used_s)
+
+
+def _listed(directory: str) -> list[os.DirEntry[str]]:
     """List a directory in a fixed order; nothing if it cannot be read."""
     try:
-        return sorted(directory.iterdir())
+        with os.scandir(directory) as found:
+            return sorted(found, key=lambda entry: entry.name)
     except OSError:
         return []
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _stat(path: Path | str) -> os.stat_result | None:
     with suppress(OSError):  # Another run may have removed it.
-        return path.lstat()
+        return os.lstat(path)
     return None
 
 
@@ -318,24 +331,25 @@ def _sum(one: Removed, other: Removed) -> Removed:
 
 def _remove(entry: _CacheEntry) -> Removed:
     """Remove all files of a key, unless one of them is locked, is being written or belongs to another user."""
-    if any(path.suffix == _PARTIAL and _is_young(path) for path in entry.files):
+    if any(path.endswith(_PARTIAL) and _is_young(path) for path in entry.files):
         return Removed(busy=1)
     with ExitStack() as held:
         for path in entry.files:
-            if path.suffix == _LOCK and not _hold(path, held):
+            if path.endswith(_LOCK) and not _hold(Path(path), held):
                 return Removed(busy=1)
         # The value first: a process that finds one relies on its file. The locks last, while they are held: a process
         # that waits for one then makes a new one.
-        for path in sorted(entry.files, key=lambda path: (path.suffix == _LOCK, path.suffix != ".json")):
+        for path in sorted(entry.files, key=lambda path: (path.endswith(_LOCK), not path.endswith(".json"))):
             try:
-                path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(path)  # noqa: PTH108 - a string is no path
             except OSError as error:
                 _logger.info("%s cannot be removed: %s", path, error.strerror)
                 return Removed(busy=1)
     return Removed(number=1, bytes=entry.bytes)
 
 
-def _is_young(path: Path) -> bool:
+def _is_young(path: str) -> bool:
     found = _stat(path)
     return found is not None and time.time() - found.st_mtime < _WRITING_S
 

@@ -104,6 +104,8 @@ class TuningDatabase:
             return []
         # A later line replaces an earlier one.
         kept = {line.config: line.record for line in journal.read(self._journal_of(self._key(task)), _StoredRecord)}
+        if not kept:
+            return []
         known = [
             msgspec.structs.replace(kept[key], id=candidate.id, dispatch=task.name)
             for candidate in (task.default, *task.candidates)

@@ -221,7 +221,7 @@ class Finals:
     def _records(self, task: AnyTask) -> list[Record]:
         """The records of the candidates of a dispatch, as far as its plan has them."""
         # Another suite with the same dispatch may have drawn other candidates.
-        known = {candidate.id for candidate in task.candidates}
+        known = {*task.ids}
         return [record for record in self.run.records_by_dispatch().get(task.name, ()) if record.id in known]
 
     def _why_none(self, task: Task, plan: Plan) -> str:

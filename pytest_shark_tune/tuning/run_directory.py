@@ -20,6 +20,7 @@ from pytest_shark_tune.records.winner import final_threshold
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.cache import Cache, content_key
+from pytest_shark_tune.system.lock import FileLock, NoLocks
 from pytest_shark_tune.tuning.manifest import TestManifest
 
 __all__ = ["RunDirectory"]
@@ -135,7 +136,7 @@ class RunDirectory:
             names = msgspec.json.decode(self._queue(task).read_bytes(), type=list[str])
         except FileNotFoundError:
             return ()
-        wanted = {candidate.id: candidate for candidate in task.candidates if candidate.id in names}
+        wanted = {name: task.candidate(name) for name in set(names).intersection(task.ids)}
         return tuple(wanted[name] for name in names)
 
     def _queue(self, task: AnyTask) -> Path:
@@ -162,15 +163,26 @@ class RunDirectory:
 
     # The test manifest.
 
-    def write_manifest(self, manifest: TestManifest) -> None:
-        """Write the test manifest. All workers write the same, so the first one is enough.
+    def write_manifest(self, make: Callable[[], TestManifest]) -> None:
+        """Make and write the test manifest. All workers would write the same, so one of them is enough.
+
+        A worker does not wait for the one that writes: the controller reads it after all of them have collected.
 
         Raises:
             OSError: it cannot be written.
         """
         path = self.path / _MANIFEST
-        if not path.exists():
-            journal.replace_file(path, msgspec.json.encode(manifest))
+        lock = FileLock(self.path / f"{_MANIFEST}.lock")
+        try:
+            if path.exists() or not lock.try_acquire():
+                return
+        except NoLocks:
+            pass
+        try:
+            if not path.exists():
+                journal.replace_file(path, msgspec.json.encode(make()))
+        finally:
+            lock.release()
 
     def read_manifest(self) -> TestManifest:
         """Read the test manifest that the workers wrote.

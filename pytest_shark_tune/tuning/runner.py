@@ -274,8 +274,11 @@ class Runner:
             OSError: a claim cannot be written.
         """
         measured = {record.id for record in records if record.state is State.MEASURED}
-        for candidate in (task.default, *task.candidates):
-            if candidate.id in measured and (artifact := self._known(task, candidate)) and artifact.vmfb is not None:
+        for name in (task.default.id, *task.ids) if measured else ():
+            if name not in measured:
+                continue
+            candidate = task.candidate(name)
+            if (artifact := self._known(task, candidate)) and artifact.vmfb is not None:
                 self._run.owner(task, candidate, artifact)
 
     def record(

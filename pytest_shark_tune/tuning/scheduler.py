@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pytest_shark_tune.plan.candidates import KnobRow, knob_rows
 from pytest_shark_tune.plan.costs import DispatchCost, ModelCosts
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plan.types import AnyTask, Task
@@ -23,7 +24,7 @@ from pytest_shark_tune.search import (
     make_search,
     pipeline_label,
 )
-from pytest_shark_tune.search_space.candidate import DEFAULT_ID, Candidate
+from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.tuning.manifest import TestEntry
 
 __all__ = ["TaskScheduler", "TaskState", "make_task_state"]
@@ -326,7 +327,7 @@ def make_task_state(
     for index, entry in entries.items():
         if entry.role is Role.CANDIDATE:
             tests.setdefault(entry.candidate, index)
-    chosen = [candidate for candidate in task.candidates if candidate.id in tests]
+    chosen = [candidate for candidate in knob_rows(task.candidates) if candidate.id in tests]
     facts = task.facts_on(device) if isinstance(task, Task) else None
     rows = {candidate.id: row for row, candidate in enumerate(chosen)}
     begin = [rows[name] for name in first if name in rows]
@@ -356,14 +357,14 @@ def make_task_state(
     )
 
 
-def _near(task: AnyTask, candidates: Sequence[Candidate]) -> list[tuple[str, dict[str, int]]]:
+def _near(task: AnyTask, candidates: Sequence[KnobRow]) -> list[tuple[str, dict[str, int]]]:
     """The compiler's default in the form of a table of ``candidates``, for each space that can read it."""
     near = task.near if isinstance(task, Task) else {}
     pipelines = {candidate.space: candidate.pipeline for candidate in candidates}
     return [(pipeline_label(pipelines[space], space), knobs) for space, knobs in near.items() if space in pipelines]
 
 
-def _config_table(candidates: Sequence[Candidate]) -> ConfigTable:
+def _config_table(candidates: Sequence[KnobRow]) -> ConfigTable:
     """The table of the candidates' knobs. Two spaces of one pipeline have different labels."""
     rows = ((pipeline_label(candidate.pipeline, candidate.space), candidate.knobs) for candidate in candidates)
     return ConfigTable.of(rows)

@@ -16,6 +16,7 @@ from pytest_shark_tune.plugin.items import case_of, is_ours, manifest_entry_of
 from pytest_shark_tune.plugin.marker import marks_of
 from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.plugin.tune.controller import TuneController, store_of
+from pytest_shark_tune.plugin.tune.light_items import LightItems
 from pytest_shark_tune.plugin.tune.reports import conclude
 from pytest_shark_tune.plugin.tune.setup import Setup, set_up
 from pytest_shark_tune.results.store import ResultStore
@@ -36,6 +37,7 @@ def start_tuning(config: pytest.Config) -> None:
     setup = set_up(config)
     store = None if hasattr(config, "workerinput") else store_of(setup)
     config.pluginmanager.register(TuningPlugin(config, setup, store), "shark-tune-session")
+    config.pluginmanager.register(LightItems(), "shark-tune-items")
     config.pluginmanager.register(DeviceStamp(setup.settings.device_name))
     if store is not None:  # After the first plugin, so that at the end of the run its turn comes before.
         config.pluginmanager.register(TuneController(config, setup, store), "shark-tune-controller")
@@ -87,9 +89,13 @@ class TuningPlugin:
         patterns = session.config.getini("python_files")
         collected = self._watch.collected(cases, session.config.args, patterns)
         if self._store is None:
-            entries = {item.nodeid: entry for item in session.items if (entry := manifest_entry_of(item))}
+
+            def make() -> TestManifest:
+                entries = {item.nodeid: entry for item in session.items if (entry := manifest_entry_of(item))}
+                return TestManifest(entries, collected)
+
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
-                self._setup.session.run.write_manifest(TestManifest(entries, collected))
+                self._setup.session.run.write_manifest(make)
             return
         self._store.add_collected(collected)
         for case in cases:

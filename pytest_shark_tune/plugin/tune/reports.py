@@ -80,7 +80,7 @@ def conclude(
     elif case.config is not None and (call.when == "call" or outcome is not None):
         attach(
             report,
-            TestResult(plan=case.plan_key, suite=case.suite, compiled=(case.known_task.name, case.config.id)),
+            TestResult(plan=case.plan_key, suite=case.suite, compiled=(case.known_task.name, case.config_id)),
         )
 
 
@@ -100,7 +100,7 @@ def _measured(setup: Setup, case: TuningCase, artifact: object, outcome: object,
     match outcome:
         case Measurement() | CandidateFailed() if case.config is not None:
             built = artifact if isinstance(artifact, Artifact) else None
-            compile_s = artifact.compile_s.get(case.config.id) if isinstance(artifact, Built) else None
+            compile_s = artifact.compile_s.get(case.config_id) if isinstance(artifact, Built) else None
             tried = case.known_task, case.config, outcome
             record = setup.session.runner.record(*tried, artifact=built, compile_s=compile_s)
             return TestResult(plan=case.plan_key, suite=case.suite, record=record, is_ours=is_ours)

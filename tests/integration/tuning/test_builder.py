@@ -169,7 +169,7 @@ def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
         leases,
         jobs=1,
         report=print,
-        prefetch_queue=lambda task: task.candidates,
+        prefetch_queue=lambda task: tuple(task.candidates),
     )
     try:
         assert builder.artifact(task, task.default).state == "compiled"

@@ -101,7 +101,7 @@ def test_a_plan_knows_the_knobs_of_the_default(plan: Plan) -> None:
 def test_candidates_and_sources_are_found_by_name(plan: Plan) -> None:
     (task,) = plan.tasks
     assert task.candidate("default") is task.default
-    assert task.candidate(task.candidates[1].id) is task.candidates[1]
+    assert task.candidate(task.candidates[1].id) == task.candidates[1]
     assert plan.source(MATMUL.name).functions == {"main": (Tensor((64, 128), "f32"), Tensor((128, 96), "f32"))}
 
 
