@@ -24,6 +24,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from pytest_shark_tune.device import lease
+
 __all__ = ["HANG_S", "KINDS", "Commands", "Mutation", "Outcome", "mutations", "restore"]
 
 HANG_S = 10.0
@@ -89,6 +91,8 @@ class Commands:
 def _serve(pipe: Connection, directory: str, cache: str) -> None:
     os.chdir(directory)
     os.environ["XDG_CACHE_HOME"] = cache
+    # Nobody compares the figures of these commands, so they need not wait for other runs on this machine.
+    lease._HOST_DIRECTORY = Path(cache) / "locks"
     while True:
         try:
             arguments = pipe.recv()

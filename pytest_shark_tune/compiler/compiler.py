@@ -12,6 +12,7 @@ import platform
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -432,7 +433,9 @@ def _needs_quotes(path: Path) -> bool:
 
 def _find_tool(name: str) -> str:
     """Find a command inside the installed ``iree.compiler``, as its console scripts need not be on PATH."""
-    spec = importlib.util.find_spec("iree.compiler")
+    spec = None
+    with suppress(ValueError):  # The stand-in of `ops.bindings` has no spec.
+        spec = importlib.util.find_spec("iree.compiler")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("the IREE compiler is not installed: python -m pip install iree-base-compiler")
     for root in spec.submodule_search_locations:

@@ -121,7 +121,7 @@ def _parts(text: str) -> Iterator[str]:
 def _file_text(path: Path) -> str:
     """The content of a file; empty if it is no text or too long."""
     try:
-        return path.read_text(encoding="utf-8") if path.stat().st_size <= _TEXT_BYTES else ""
+        return path.read_text(encoding="utf-8") if path.is_file() and path.stat().st_size <= _TEXT_BYTES else ""
     except (OSError, UnicodeDecodeError):
         return ""
 
@@ -145,9 +145,11 @@ def _digest_of_directory(directory: Path) -> str:
 
 
 def _state_digest(path: Path) -> str:
-    """A hash of a file's content; empty if it cannot be read."""
+    """A hash of a file's content; empty if it cannot be read, as pipes and devices, which may have no end."""
     try:
         found = path.stat()
+        if not path.is_file():
+            return ""
         return _digest_of(os.path.realpath(path), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     except OSError:
         return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import platform
 import sys
 import types
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any, NoReturn, ParamSpec
 
 from pytest_shark_tune.errors import NoCompiler
 
-__all__ = ["stand_in", "text_if_possible"]
+__all__ = ["check_installed", "stand_in", "text_if_possible"]
 
 _Parameters = ParamSpec("_Parameters")
 
@@ -43,13 +44,30 @@ class _Absent(types.ModuleType):
         )
 
 
+def check_installed() -> None:
+    """Make sure that the compiler's bindings are installed.
+
+    Raises:
+        NoCompiler: they are not.
+    """
+    if not _are_installed():
+        raise NoCompiler(
+            f"the IREE compiler is not installed on {platform.node()}: python -m pip install iree-base-compiler"
+        )
+
+
+def _are_installed() -> bool:
+    if _BINDINGS in sys.modules:
+        return not isinstance(sys.modules[_BINDINGS], _Absent)
+    try:
+        return importlib.util.find_spec(_BINDINGS) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def stand_in() -> None:
     """Let this process import from the compiler's bindings even if they are not installed."""
-    try:
-        installed = _BINDINGS in sys.modules or importlib.util.find_spec(_BINDINGS) is not None
-    except ModuleNotFoundError:
-        installed = False
-    if not installed:
+    if not _are_installed():
         for name in ("", ".dialects", ".ir", ".passmanager", ".version"):
             sys.modules[f"{_BINDINGS}{name}"] = _Absent(f"{_BINDINGS}{name}")
 

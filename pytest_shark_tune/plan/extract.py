@@ -66,9 +66,9 @@ def extract_dispatches(
                 # The compiler refuses to make an executable of a module that calls for none.
                 texts = parts.benchmarks() if flow.calls or source.is_benchmark else []
             except CommandFailed as error:
-                raise InputError(f"{source.name}: {why_rejected(error)}") from error
+                raise InputError(f"{source.label}: {why_rejected(error)}") from error
             except InputError as error:
-                raise InputError(f"{source.name}: {error}") from error
+                raise InputError(f"{source.label}: {error}") from error
             calls.update({(source.name, symbol): number for symbol, number in flow.calls.items()})
             dispatches = _read_all(texts, source, processors)
             opened = _Opened()
@@ -80,7 +80,7 @@ def extract_dispatches(
                     if left := [symbol for symbol in flow.calls if symbol not in set(map(_symbol, dispatches))]:
                         opened = _open_dispatches(lowered, left, processors, reasons)
                 except CommandFailed as error:
-                    raise InputError(f"{source.name}: {why_rejected(error)}") from error
+                    raise InputError(f"{source.label}: {why_rejected(error)}") from error
             dispatches.sort(key=_natural_order)
             points = source.points if opened.found else ()
             read.append(_with_functions(msgspec.structs.replace(source, points=points), functions, flow))

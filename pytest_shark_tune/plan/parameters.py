@@ -10,6 +10,7 @@ import msgspec
 from pytest_shark_tune.device.parameters import list_parameters, split_argument
 from pytest_shark_tune.errors import DeviceChildDied, DeviceRequestFailed, InputError
 from pytest_shark_tune.system.cache import file_digest
+from pytest_shark_tune.system.files import check_plain
 
 __all__ = ["PARAMETERS", "ParameterFile", "match_parameters", "stray_parameters"]
 
@@ -17,6 +18,8 @@ PARAMETERS = "--tune-parameters"
 """The option that gives such a file."""
 _SUFFIXES = (".irpa", ".gguf", ".safetensors")
 _MOST_SHOWN = 3
+_MOST_BYTES = 1 << 50
+"""The largest file: a regular one of any size that there is."""
 
 
 class ParameterFile(msgspec.Struct, frozen=True):
@@ -43,6 +46,7 @@ class ParameterFile(msgspec.Struct, frozen=True):
             raise InputError(f"{PARAMETERS}: {line!r} is not SCOPE=FILE with a file of {', '.join(_SUFFIXES)}")
         path = (base / name).absolute()
         try:
+            check_plain(path, _MOST_BYTES)
             digest = file_digest(path)
             sizes = list_parameters(path)
         except OSError as error:

@@ -210,7 +210,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     """The name of the model that this is a form of; empty for the model itself."""
     path: str = ""
-    """The file that a model was read from."""
+    """The file that it was read from; empty for an op."""
     shapes: dict[str, tuple[int, ...]] = {}
     """The sizes that the user gave for inputs of an ONNX model."""
 
@@ -218,6 +218,11 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     def model_name(self) -> str:
         """The name of the model, whatever its form."""
         return self.model or self.name
+
+    @property
+    def label(self) -> str:
+        """Its name in messages about its text: that of its file, if it was read from one."""
+        return Path(self.path).name if self.path else self.name
 
     @property
     def is_model(self) -> bool:
@@ -315,7 +320,7 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
     except CommandFailed as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if is_benchmark_module(text):
-        return Source(name=path.stem, text=text, is_benchmark=True)
+        return Source(name=path.stem, text=text, is_benchmark=True, path=str(path.absolute()))
     return Source(
         name=path.stem,
         text=text,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.errors import NoCompiler
 from pytest_shark_tune.plugin import fixtures, options
 from pytest_shark_tune.plugin.files import collect_file, named_path, read_commands_file, refuse_hidden_characters
 from pytest_shark_tune.plugin.guard.parameters import guard_parameters, has_snapshots
@@ -89,11 +90,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def _prepare_bindings(config: pytest.Config) -> None:
-    """Replace the compiler's bindings in a run that measures a bundle: they need not be installed."""
-    if options.bundle_is_given(config):
-        from pytest_shark_tune.ops.bindings import stand_in
+    """Replace the compiler's bindings in a run that measures a bundle: they need not be installed.
 
+    Raises:
+        pytest.UsageError: they are not installed, and the run needs them.
+    """
+    from pytest_shark_tune.ops.bindings import check_installed, stand_in
+
+    if options.bundle_is_given(config):
         stand_in()
+        return
+    try:
+        check_installed()
+    except NoCompiler as error:
+        option = "--tx: " if hasattr(config, "workerinput") else "--tune: " if options.tuning_is_on(config) else ""
+        raise pytest.UsageError(f"{option}{error}; only --tune-bundle does without it") from error
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

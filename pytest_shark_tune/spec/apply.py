@@ -70,11 +70,11 @@ def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
     try:
         sources = configure.strip(source.text) if source.is_benchmark else _lowered(source.name, source.text, compiler)
     except CommandFailed as error:
-        raise InputError(f"{source.name}: {why_rejected(error)}") from error
+        raise InputError(f"{source.label}: {why_rejected(error)}") from error
     try:
         return _apply(source.name, sources, spec, marked, compiler)
     except CommandFailed as error:
-        raise SpecNotApplicable(f"{source.name}: {why_rejected(error)}") from error
+        raise SpecNotApplicable(f"{source.label}: {why_rejected(error)}") from error
     except configure.ConfigureFailed as error:
         raise SpecNotApplicable(f"{source.name}: {error}") from error
 

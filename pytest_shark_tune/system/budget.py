@@ -24,12 +24,17 @@ class TimeBudget(msgspec.Struct, frozen=True, kw_only=True):
     total_s: float | None = None
     """The seconds that the run may take; ``None`` for no limit."""
     began_s: float = 0.0
-    """When it began, in seconds since the epoch: hosts that share a run agree on that, and on no other clock."""
+    """When it began, by the monotonic clock that all processes of this host share: nobody can set it."""
 
     @classmethod
     def starting_now(cls, total_s: float | None) -> TimeBudget:
         """The budget of a run that begins now."""
-        return cls(total_s=total_s, began_s=time.time())
+        return cls(total_s=total_s, began_s=time.monotonic())
+
+    @property
+    def spent_s(self) -> float:
+        """The seconds that have passed since the run began."""
+        return time.monotonic() - self.began_s
 
     @property
     def left_s(self) -> float:
@@ -52,4 +57,4 @@ class TimeBudget(msgspec.Struct, frozen=True, kw_only=True):
     def _until_s(self, part: float) -> float:
         if self.total_s is None:
             return math.inf
-        return self.began_s + part * self.total_s - time.time()
+        return part * self.total_s - self.spent_s

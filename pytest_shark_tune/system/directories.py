@@ -39,10 +39,11 @@ _LAST_RESORT = "/tmp"  # noqa: S108 - directories of our own are made in it
 class HeldDirectory:
     """A new temporary directory, marked, and locked until it is removed or this process has ended."""
 
-    def __init__(self, parent: str | os.PathLike[str] | None = None) -> None:
-        self.path = make_marked(PREFIX, parent)
+    def __init__(self, parent: str | os.PathLike[str] | None = None, *, prefix: str = PREFIX) -> None:
+        self.path = make_marked(prefix, parent)
         self._lock = os.open(self.path / _MARK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # On a file system without locks nothing is ever taken for free.
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def remove(self) -> None:
         """Remove the directory, if that has not been done."""

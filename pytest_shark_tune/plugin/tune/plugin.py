@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Generator
 from contextlib import suppress
 
@@ -140,7 +139,5 @@ class TuningPlugin:
         self._session.close()
         cleanup.clear()
         if self._store is not None:
-            if self._setup.is_remote:
-                shutil.rmtree(self._setup.settings.run_directory, ignore_errors=True)
             Cache(self._setup.options.cache).evict(self._setup.options.cache_bytes)
         self._setup.interrupts.restore()

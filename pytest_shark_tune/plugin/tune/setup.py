@@ -18,6 +18,7 @@ from pytest_shark_tune.plugin.preflight import check_bundle, check_inputs, claim
 from pytest_shark_tune.plugin.xdist.messages import progress_callback
 from pytest_shark_tune.plugin.xdist.remote import (
     ProcessShare,
+    end_with_run,
     is_remote,
     paths_of_worker,
     share_of_worker,
@@ -99,6 +100,8 @@ def set_up(config: pytest.Config) -> Setup:
         compiler = PackedCompiler(bundle)
         options = replace(options, target=bundle.target, rotate_bytes=bundle.rotate_bytes)
     share = share_of_worker(worker, options) if worker is not None else _first_share(config, options, compiler)
+    if worker is not None and share.is_remote:
+        end_with_run(share.run_directory, worker["workerid"])
     report = progress_callback(config)
     cache, results = _caches(options, share, report)
     if worker is None:
@@ -129,10 +132,17 @@ def _first_share(config: pytest.Config, options: TuneOptions, compiler: Compiler
         devices = check_inputs(options, compiler, writes=not is_dry(config))
         if not is_dry(config):
             claim_output(config, options.out)
-        run_directory = shared_directory(options.cache) if remote else cleanup.new_directory("run")
+        run_directory = _shared_directory(config, options.cache) if remote else cleanup.new_directory("run")
     except OSError as error:
         raise pytest.UsageError(_storage_of(options, temporary_directory()).explain(error) or str(error)) from error
     return ProcessShare(devices, run_directory, options.jobs, remote, options.budget_from_now())
+
+
+def _shared_directory(config: pytest.Config, cache: Path) -> Path:
+    """The directory of the run in the cache, until the end of pytest."""
+    held = shared_directory(cache)
+    config.add_cleanup(held.remove)
+    return held.path
 
 
 def _caches(options: TuneOptions, share: ProcessShare, report: Callable[[str], None]) -> tuple[Cache, Cache]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
-import shutil
+import signal
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,17 +16,30 @@ from typing import Any
 import pytest
 
 from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
+from pytest_shark_tune.device.identity import runtime_version
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.plugin.preflight import find_devices
 from pytest_shark_tune.system.budget import TimeBudget
-from pytest_shark_tune.system.directories import is_marked, make_marked
+from pytest_shark_tune.system.directories import HeldDirectory, check_owner, remove_if_free
 from pytest_shark_tune.tuning.settings import RunSettings
 
-__all__ = ["ProcessShare", "hand_over", "is_remote", "paths_of_worker", "share_of_worker", "shared_directory"]
+__all__ = [
+    "ProcessShare",
+    "end_with_run",
+    "hand_over",
+    "is_remote",
+    "mark_lost",
+    "paths_of_worker",
+    "share_of_worker",
+    "shared_directory",
+]
 
 _RUNS = "runs"
 _OLD_S = 86400.0
-"""The age at which a run's directory is removed: hosts do not see each other's processes, so a killed run stays."""
+"""The age at which the directory of a run that was killed is removed."""
+_LOST = "lost"
+_LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,15 +67,19 @@ def is_remote(config: pytest.Config) -> bool:
     return any(not spec.popen or spec.chdir for spec in specs)
 
 
-def shared_directory(cache: Path) -> Path:
-    """Make a directory for the processes of one run in the cache, the directory that all of them share."""
+def shared_directory(cache: Path) -> HeldDirectory:
+    """Make a directory for the processes of one run in the cache, the directory that all of them share.
+
+    Directories of killed runs are removed once they are old. A run holds its own, which therefore stays even if a clock
+    jumps. On a file system without locks they all stay.
+    """
     runs = cache / _RUNS
     runs.mkdir(parents=True, exist_ok=True)
     for old in runs.iterdir():
         with suppress(OSError):  # Another run may have removed it.
-            if is_marked(old) and time.time() - _last_used(old) > _OLD_S:
-                shutil.rmtree(old, ignore_errors=True)
-    return make_marked("run-", runs)
+            if time.time() - _last_used(old) > _OLD_S:
+                remove_if_free(old)
+    return HeldDirectory(runs, prefix="run-")
 
 
 def _last_used(directory: Path) -> float:
@@ -78,6 +97,9 @@ def hand_over(workerinput: dict[str, Any], options: TuneOptions, settings: RunSe
     workerinput["shark_tune_run_directory"] = os.fspath(settings.run_directory)
     workerinput["shark_tune_is_remote"] = remote
     workerinput["shark_tune_began_s"] = settings.budget.began_s
+    workerinput["shark_tune_spent_s"] = settings.budget.spent_s
+    workerinput["shark_tune_user"] = _user()
+    workerinput["shark_tune_versions"] = _versions(options)
     workerinput["shark_tune_host"] = platform.node()
     workerinput["shark_tune_cache"] = os.fspath(options.cache)
     workerinput["shark_tune_out"] = os.fspath(options.out)
@@ -88,14 +110,24 @@ def paths_of_worker(workerinput: dict[str, Any]) -> dict[str, Any]:
     """Return the options that a worker takes from its controller, since its own working directory may differ.
 
     Raises:
-        pytest.UsageError: the worker does not see the directory that the run shares.
+        pytest.UsageError: the worker does not see the directory that the run shares, or may not use it.
     """
     run_directory = Path(workerinput["shark_tune_run_directory"])
-    if not run_directory.is_dir():
-        option = "--tune-cache" if workerinput["shark_tune_is_remote"] else "TMPDIR"
+    option = "--tune-cache" if workerinput["shark_tune_is_remote"] else "TMPDIR"
+    here, controller = platform.node(), workerinput["shark_tune_host"]
+    try:
+        is_there = run_directory.is_dir() and os.access(run_directory, os.R_OK | os.W_OK | os.X_OK)
+        if is_there:
+            check_owner(run_directory)
+    except (PermissionError, InputError) as error:
         raise pytest.UsageError(
-            f"{option}: there is no {run_directory} on {platform.node()}: {option} has to name a directory that all "
-            f"workers share with {workerinput['shark_tune_host']}, under the same path"
+            f"{option}: {run_directory} is the directory of a run of user {workerinput['shark_tune_user']} on "
+            f"{controller}, and this worker on {here} runs as {_user()}: log in there as the user who starts the run"
+        ) from error
+    if not is_there:
+        raise pytest.UsageError(
+            f"{option}: there is no {run_directory} on {here} that can be written to: {option} has to name a directory "
+            f"that all workers share with {controller}, under the same path"
         )
     bundle = workerinput["shark_tune_bundle"]
     return {
@@ -109,16 +141,75 @@ def share_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> Proces
     """Return the share of a worker in its run.
 
     Raises:
-        pytest.UsageError: the worker's host has no devices like the controller's.
+        pytest.UsageError: the worker's host has other versions of IREE, or no devices like the controller's.
     """
+    _check_versions(workerinput, options)
     jobs = jobs_of_worker(options.jobs, workerinput["workercount"], options.target, measures=not options.stop_after)
     return ProcessShare(
         devices=_devices_of_worker(workerinput, options),
         run_directory=Path(workerinput["shark_tune_run_directory"]),
         jobs=jobs,
         is_remote=workerinput["shark_tune_is_remote"],
-        budget=TimeBudget(total_s=options.time_s, began_s=workerinput["shark_tune_began_s"]),
+        budget=_budget_of_worker(workerinput, options),
     )
+
+
+def _budget_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> TimeBudget:
+    """The time of the run, by the clock of the worker's host."""
+    began_s = time.monotonic() - workerinput["shark_tune_spent_s"]
+    if workerinput["shark_tune_host"] == platform.node():
+        began_s = workerinput["shark_tune_began_s"]
+    return TimeBudget(total_s=options.time_s, began_s=began_s)
+
+
+def _versions(options: TuneOptions) -> dict[str, str]:
+    """The versions of IREE that a process of the run works with."""
+    compiler = {} if options.bundle is not None else {"iree-base-compiler": options.compiler.version}
+    return compiler | {"iree-base-runtime": runtime_version()}
+
+
+def _check_versions(workerinput: dict[str, Any], options: TuneOptions) -> None:
+    """Make sure that the worker has its controller's versions: results of others do not compare.
+
+    Raises:
+        pytest.UsageError: it has not.
+    """
+    for package, version in _versions(options).items():
+        if version != (given := workerinput["shark_tune_versions"].get(package)):
+            raise pytest.UsageError(
+                f"--tx: {platform.node()} has {package} {version}, and {workerinput['shark_tune_host']} has {given}: "
+                "install the same version on both"
+            )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # An id without a name, as in containers.
+        return str(os.geteuid())
+
+
+def mark_lost(run_directory: Path, worker: str) -> None:
+    """Tell a worker whose connection is lost that another one has taken its place."""
+    with suppress(OSError):  # If nothing can be written there, the run ends.
+        (run_directory / _LOST).mkdir(exist_ok=True)
+        (run_directory / _LOST / worker).touch()
+
+
+def end_with_run(run_directory: Path, worker: str) -> None:
+    """Have this process end once its controller counts it as lost, or the run is over.
+
+    If a network fails, the end of a connection reaches only the side that looks for it, and ssh servers do not by
+    default. Without this, a worker would hold its device until somebody ended it by hand.
+    """
+    mark = run_directory / _LOST / worker
+
+    def look() -> None:
+        while run_directory.is_dir() and not mark.exists():
+            time.sleep(_LOOK_EVERY_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=look, name="end-with-run", daemon=True).start()
 
 
 def _devices_of_worker(workerinput: dict[str, Any], options: TuneOptions) -> FoundDevices:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import pytest
+from execnet import HostNotFound
 from xdist.report import report_collection_diff
 from xdist.workermanage import WorkerController, parse_tx_spec_config
 
 from pytest_shark_tune.plugin.xdist.order import RunOrder
 
-__all__ = ["MOST_LOST", "MOST_LOST_IN_A_ROW", "TuneScheduling", "how_it_ended", "refusal"]
+__all__ = ["MOST_LOST", "MOST_LOST_IN_A_ROW", "TuneScheduling", "how_it_ended", "refusal", "why_unreachable"]
 
 MOST_LOST = 1000
 """The default for ``--max-worker-restart``: a lost worker costs one candidate only, so xdist's 4 are too few."""
@@ -161,6 +162,11 @@ def refusal(error: object) -> str:
     return "\n".join(lines[marks[-1] :]).removeprefix(_REFUSED) if marks else ""
 
 
+def why_unreachable(error: Exception) -> str:
+    """Return the reason why a worker on another host could not be started; empty for any other error."""
+    return f"--tx: ssh gets no connection to {error}" if isinstance(error, HostNotFound) else ""
+
+
 def how_it_ended(node: WorkerController) -> str:
     """Describe how the process of a lost worker ended; empty if it is not known, for example on another host."""
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)
@@ -170,6 +176,8 @@ def how_it_ended(node: WorkerController) -> str:
             status = process.wait(_REAP_S)
     if status is None:
         return ""
+    if host := getattr(node.gateway.spec, "ssh", None):  # The process is the client.
+        return f"the connection to {host} was lost"
     if status >= 0:
         return f"exited with status {status}"
     with suppress(ValueError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from pytest_shark_tune.plugin.reporting import end_run
 from pytest_shark_tune.plugin.tune.reports import attach
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.order import RunOrder
-from pytest_shark_tune.plugin.xdist.remote import hand_over
+from pytest_shark_tune.plugin.xdist.remote import hand_over, mark_lost
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.results.store import ResultStore
@@ -77,15 +77,46 @@ class TuneWorkers:
         """Give a worker the devices and paths of the controller."""
         hand_over(node.workerinput, self._setup.options, self._setup.settings, self._setup.is_remote)
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionstart(self) -> Generator[None, object, object]:
+        """Refuse a run whose workers cannot be started: xdist lets the error out."""
+        try:
+            return (yield)
+        except Exception as error:
+            if why := self._why_unreachable(error):
+                end_run(why, returncode=pytest.ExitCode.USAGE_ERROR)
+            raise
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """End the run with its results if no worker can take the place of a lost one."""
+        try:
+            return (yield)
+        except Exception as error:
+            if why := self._why_unreachable(error):
+                end_run(f"{why}; the same command continues, and needs no --tx of a host that stays away", returncode=1)
+            raise
+
+    def _why_unreachable(self, error: Exception) -> str:
+        if not self._config.pluginmanager.has_plugin("dsession"):
+            return ""
+        from pytest_shark_tune.plugin.xdist.scheduling import why_unreachable
+
+        return why_unreachable(error)
+
     def pytest_runtest_logreport(self) -> None:
         """A worker is at work, so no more were lost in a row."""
         self._lost_in_a_row = 0
 
-    @pytest.hookimpl(optionalhook=True)
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """Count the workers that are lost: xdist would replace for ever those that never come to run a test."""
+        """Count the workers that are lost: xdist would replace for ever those that never come to run a test.
+
+        A refusal is told before xdist shows the traceback of it.
+        """
         if not error or self._setup.interrupts.is_ending:
             return
+        mark_lost(self._setup.settings.run_directory, node.gateway.id)
         from pytest_shark_tune.plugin.xdist.scheduling import MOST_LOST_IN_A_ROW, how_it_ended, refusal
 
         if why := refusal(error):  # A worker in its place would refuse as well.

@@ -94,7 +94,7 @@ class Profiler:
         try:
             vmfb = self.untuned.vmfb(source)
         except CommandFailed as error:
-            raise InputError(f"{source.name}: {why_rejected(error)}") from error
+            raise InputError(f"{source.label}: {why_rejected(error)}") from error
         inputs, parameters = arguments(source, function), source.parameter_arguments
         try:
             statistics = self._statistics(vmfb, function, inputs, parameters)

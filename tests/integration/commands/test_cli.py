@@ -58,7 +58,7 @@ def test_space_prints_json(model: Path) -> None:
     [
         ("absent.mlir", None, "there is no file"),
         ("notes.txt", "", "is not one of .mlir, .mlirbc, .onnx"),
-        ("broken.mlir", "func.func @f(", "broken: iree-compile rejects it: broken:1:"),
+        ("broken.mlir", "func.func @f(", "broken.mlir: iree-compile rejects it: broken:1:"),
         ("broken.onnx", "nonsense", "not an ONNX model"),
     ],
 )

@@ -4,6 +4,7 @@ the file.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tests import hostile
 from tests.factories import make_winner, matmul_root
 from tests.malformed import Commands, mutations, restore
 from tests.models import suite_text
+from tests.parameters import parameter_model, random_parameters, write_parameters
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite
@@ -34,6 +36,8 @@ _SUITE = suite_text('ops.matmul(m=32, n=32, k=32, lhs="f32")')
 _COMMANDS = "convbfp16 -n 16 -c 32 -H 12 -W 12 -k 64 -y 1 -x 1\nmatmul -M 64 -N 96 -K 32 --a_type bf16 --out_type f32\n"
 _CHEAP, _COSTLY = 300, 60
 _MODEL_FORM = "model-llvm-cpu"
+_PARAMETERS = "pytest --tune --collect-only -q net.mlir --tune-parameters=w=w."
+_ARCHIVES = ("irpa", "gguf", "safetensors")
 
 CASES: dict[str, tuple[str, str, int]] = {
     "show": ("spec.mlir", "show spec.mlir", _CHEAP),
@@ -60,6 +64,15 @@ CASES: dict[str, tuple[str, str, int]] = {
     "merge-records summary": ("out/summary.json", "merge-records out -o new", _CHEAP),
     "merge-records bundle": ("bundle.tar", "merge-records out --bundle bundle.tar -o new", _CHEAP),
     "replay": ("landscape.json", "replay landscape.json --seeds 1", _CHEAP),
+    "replay kernel tuner": ("kernel_tuner.json", "replay kernel_tuner.json --seeds 1", _CHEAP),
+    "replay t4": ("t4.json", "replay t4.json --seeds 1", _CHEAP),
+    "replay prior": ("prior.json", "replay landscape.json --seeds 1 --tune-prior prior.json", _CHEAP),
+    "prior": ("landscape.json", "prior train landscape.json kernel.json --seeds 0 -o new.json", _CHEAP),
+    "report records": ("out/records.jsonl", "report out -o new.html", _CHEAP),
+    "report finals": ("out/finals.jsonl", "report out -o new.html", _CHEAP),
+    "report summary": ("out/summary.json", "report out -o new.html", _CHEAP),
+    "tune prior": ("prior.json", "pytest --tune --collect-only -q suite --tune-prior=prior.json", _COSTLY),
+    **{f"tune {suffix}": (f"w.{suffix}", f"{_PARAMETERS}{suffix}", _COSTLY) for suffix in _ARCHIVES},
     "tune model": ("model.mlir", "pytest --tune --collect-only -q model.mlir", _COSTLY),
     "tune commands": ("commands.txt", "pytest --tune --collect-only -q --tune-commands=commands.txt", _CHEAP),
     "tune bundle": ("bundle.tar", "pytest --tune --collect-only -q suite --tune-bundle=bundle.tar", _CHEAP),
@@ -71,6 +84,35 @@ CASES: dict[str, tuple[str, str, int]] = {
     "guard flags": (f"{_MODEL_FORM}.flags", "pytest -q model.mlir --tune-guard=spec.mlir -k parses", _COSTLY),
 }
 """By name: the file that is mutated, the command that reads it, and the number of mutations."""
+
+
+_KERNEL_TUNER = {
+    "schema_version": "1.0.0",
+    "device_name": "NVIDIA A100-PCIE-40GB",
+    "kernel_name": "convolution_kernel",
+    "problem_size": [4096, 4096],
+    "tune_params_keys": ["x", "mode"],
+    "tune_params": {"x": [16, 32, 64], "mode": ["fast", "slow"]},
+    "objective": "time",
+    "cache": {
+        name: {"x": x, "mode": mode, "time": time, "times": [1.0], "compile_time": 600.5}
+        for name, x, mode, time in (("a", 16, "slow", 2.0), ("b", 32, "fast", 0.5), ("c", 64, "fast", "InvalidConfig"))
+    },
+}
+_T4 = {
+    "schema_version": "1.0.0",
+    "results": [
+        {
+            "configuration": {"x": x, "padded": x == 16},
+            "times": {"compilation": 661.5, "runtimes": [1.0]},
+            "invalidity": "correct",
+            "correctness": 1,
+            "measurements": [{"name": "time", "value": value, "unit": "ms"}],
+            "objectives": ["time"],
+        }
+        for x, value in ((16, 3.0), (32, 1.0))
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +145,15 @@ def corpus(make_suite: MakeSuite) -> Path:
     record = FormRecord(model="model", form=form, target="llvm-cpu", device="", iree="3.13.0", ratio=1.5)
     write_form(directory, record, "llvm-cpu", directory / "spec.mlir")
     np.save(directory / "x.npy", np.ones((48, 56), np.float32))
+    (directory / "net.mlir").write_text(parameter_model(16, 24, 8, scope="w"), encoding="utf-8")
+    for suffix in _ARCHIVES:
+        write_parameters(directory / f"w.{suffix}", random_parameters(16, 24, 8))
+    shutil.copy(directory / "landscape.json", directory / "kernel.json")
+    (directory / "kernel_tuner.json").write_text(json.dumps(_KERNEL_TUNER), encoding="utf-8")
+    (directory / "t4.json").write_text(json.dumps(_T4), encoding="utf-8")
+    train = ["prior", "train", "landscape.json", "--seeds", "0", "-o", "prior.json"]
+    trained = Commands(directory, directory).run(train)
+    assert trained.status == 0, trained
     _write_bytecode(directory / "code.mlirbc")
     _write_onnx(directory / "tiny.onnx")
     return directory

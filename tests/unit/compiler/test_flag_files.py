@@ -115,6 +115,13 @@ def test_an_edit_that_keeps_length_and_time_is_seen(directory: Path) -> None:
     assert flag_files(["--f=a.mlir"]) != before
 
 
+def test_pipes_and_endless_devices_are_not_read(directory: Path) -> None:
+    os.mkfifo(directory / "pipe")
+    (directory / "zero").symlink_to("/dev/zero")
+    found = flag_files(["--one=pipe", "--two=zero", "--three=/dev/zero"])
+    assert {file.sha256 for file in found} <= {""}
+
+
 def test_files_that_name_each_other_and_directories_in_a_ring_end(directory: Path) -> None:
     (directory / "ring.txt").write_text("@ring.txt")
     (directory / "sub" / "again").symlink_to(directory / "sub")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -51,6 +52,17 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, line: str, content: 
         (tmp_path / line.partition("=")[2]).write_bytes(content)
     with pytest.raises(InputError, match=f"^--tune-parameters: .*{why}"):
         ModelInput.parse(parameters=[line], base=tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["endless device", "pipe"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "w.irpa"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=r"^--tune-parameters: .*/w.irpa cannot be read: it is no regular file"):
+        ParameterFile.parse("model=w.irpa", tmp_path)
 
 
 def test_the_files_of_a_model_are_those_of_its_scopes() -> None:

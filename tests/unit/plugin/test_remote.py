@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import shutil
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from pytest_shark_tune.plugin.xdist.remote import paths_of_worker, shared_directory
+from pytest_shark_tune.plugin.xdist.remote import mark_lost, paths_of_worker, share_of_worker, shared_directory
 from pytest_shark_tune.plugin.xdist.scheduling import refusal
+from pytest_shark_tune.system.directories import make_marked
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pytest_shark_tune.plugin.options import TuneOptions
 
 
 def given(run_directory: Path, *, remote: bool) -> dict[str, Any]:
@@ -19,6 +27,7 @@ def given(run_directory: Path, *, remote: bool) -> dict[str, Any]:
         "shark_tune_run_directory": str(run_directory),
         "shark_tune_is_remote": remote,
         "shark_tune_host": "here",
+        "shark_tune_user": "me",
         "shark_tune_cache": "/shared/cache",
         "shark_tune_out": "/shared/out",
         "shark_tune_bundle": "",
@@ -44,13 +53,66 @@ def test_a_worker_that_does_not_see_the_runs_directory_names_the_option(
 
 def test_every_run_has_a_shared_directory_of_its_own(tmp_path: Path) -> None:
     first, second = shared_directory(tmp_path), shared_directory(tmp_path)
-    assert first != second
-    assert first.is_dir()
-    assert first.is_relative_to(tmp_path)
+    assert first.path != second.path
+    assert first.path.is_dir()
+    assert first.path.is_relative_to(tmp_path)
+
+
+def test_a_run_keeps_its_shared_directory_although_a_clock_jumped(tmp_path: Path) -> None:
+    held = shared_directory(tmp_path)
+    os.utime(held.path, (0, 0))
+    for file in held.path.iterdir():
+        os.utime(file, (0, 0))
+    shared_directory(tmp_path)
+    assert held.path.is_dir()
+    held.remove()
+    assert not held.path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_worker_refuses_the_directory_of_another_user(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, -1)
+    with pytest.raises(pytest.UsageError, match=r"^--tune-cache: .* is the directory of a run of user me on here, and"):
+        paths_of_worker(given(tmp_path, remote=True))
+
+
+def test_a_worker_with_another_version_is_refused() -> None:
+    options = SimpleNamespace(bundle=None, compiler=SimpleNamespace(version="3.13.0"))
+    workerinput = {"shark_tune_versions": {"iree-base-compiler": "3.12.0"}, "shark_tune_host": "there"}
+    with pytest.raises(pytest.UsageError, match=r"--tx: .* has iree-base-compiler 3.13.0, and there has 3.12.0: "):
+        share_of_worker(workerinput, cast("TuneOptions", options))
+
+
+_WORKER = """
+import sys, time
+from pathlib import Path
+from pytest_shark_tune.plugin.xdist.remote import end_with_run
+end_with_run(Path(sys.argv[1]), "gw3")
+print("at work", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["lost", "over"])
+def test_a_worker_ends_once_its_controller_does_without_it(tmp_path: Path, how: str) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    with subprocess.Popen([sys.executable, "-c", _WORKER, directory], stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"at work\n"
+        mark_lost(directory, "gw2")
+        assert worker.poll() is None
+        if how == "lost":
+            mark_lost(directory, "gw3")
+        else:
+            shutil.rmtree(directory)
+        assert worker.wait(10) == -signal.SIGTERM
 
 
 def test_a_run_of_days_keeps_its_shared_directory(tmp_path: Path) -> None:
-    killed, live = shared_directory(tmp_path), shared_directory(tmp_path)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    killed, live = make_marked("run-", runs), make_marked("run-", runs)
     for directory in (killed, live):
         (directory / "records.jsonl").write_text("{}\n")
         for each in (*directory.iterdir(), directory):

@@ -15,7 +15,7 @@ def test_without_a_limit_there_is_always_time() -> None:
 
 def test_phases_end_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = TimeBudget(total_s=100.0, began_s=1000.0)
-    monkeypatch.setattr(time, "time", lambda: 1030.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 1030.0)
     assert budget.left_s == pytest.approx(70.0)
     assert budget.for_forms_s == pytest.approx(-5.0)
     assert budget.for_trying_s(has_models=True) == pytest.approx(35.0), "half of what is left, if that is more"
