@@ -13,6 +13,7 @@ from pytest_shark_tune.errors import CandidateFailed, CheckFailed, CheckSkipped
 from pytest_shark_tune.guard.allowed import ConstraintCheck
 from pytest_shark_tune.guard.applies import Applicability
 from pytest_shark_tune.guard.forms import FormChecks, record_of_form
+from pytest_shark_tune.guard.identity import IdentityCheck
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
 from pytest_shark_tune.guard.speed import AcceptanceCriteria, run_sequential_test
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
@@ -32,8 +33,9 @@ class EntryEvaluator:
     so only this process remembers it.
     """
 
-    def __init__(self, session: Session, defaults: dict[str, Source]) -> None:
+    def __init__(self, session: Session, defaults: dict[str, Source], identity: IdentityCheck) -> None:
         self._session = session
+        self._identity = identity
         self._constraint_check = ConstraintCheck(session.builder)
         self._forms = FormChecks(session.untuned, session.models, defaults)
         self._applicability = Applicability(session.builder, session.cache, session.settings.route)
@@ -65,6 +67,8 @@ class EntryEvaluator:
         if check.is_static:
             return self._static(guarded, entry, check)
         try:
+            if check is EntryCheck.FAST and entry.form is None and self._is_identical(guarded, entry, artifact):
+                return Verdict(entry=entry.name, check=check, outcome=CheckOutcome.PASSED, by_identity=True)
             self._check_device(entry)
             if entry.form is not None:
                 verdict = self._check_form(guarded, entry, entry.form, check, alpha)
@@ -124,6 +128,24 @@ class EntryEvaluator:
         return [entry.note] if entry.note else []
 
     # Checks that need a device.
+
+    def _is_identical(self, guarded: GuardPlan, entry: GuardEntry, artifact: Artifact | None) -> bool:
+        """Whether the recorded speed holds by the identity of machine code, where it cannot or need not be measured.
+
+        Raises:
+            CheckSkipped: the code changed, and no device of the record's model is here.
+        """
+        settings = self._session.settings
+        is_here = bool(settings.devices) and entry.is_local
+        if not entry.tasks or entry.record is None or entry.record.code is None:
+            return False
+        if is_here and not settings.trusts_identity:
+            return False
+        why = self._identity.why_changed(guarded, entry, artifact)
+        if why and not is_here:
+            here = f"this is {settings.device_name}" if settings.devices else "there is none here (--tune-device)"
+            raise CheckSkipped(f"recorded on {entry.device}, {here}: it needs the device, since {why}")
+        return not why
 
     def _check_device(self, entry: GuardEntry) -> None:
         if not self._session.settings.devices:

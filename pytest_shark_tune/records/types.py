@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
+from pytest_shark_tune.compiler.machine_code import RecordedCode
 from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import Check
@@ -223,6 +224,8 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The winner's config as text; empty without a winner and for a kernel."""
     is_provisional: bool = msgspec.field(default=False, name="provisional")
     """True if no final was held, and the winner is the best candidate so far."""
+    code: RecordedCode | None = None
+    """The winner's machine code; ``None`` without a winner, and if it is not known."""
     rounds: int = 0
     """The number of fresh processes that measured the finalists."""
     repeated: int = 0
@@ -367,6 +370,8 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
     """A hash of the dispatch's modules; empty if it is not known."""
     candidates: int = 0
     """The number of candidates that were tried against it."""
+    code: RecordedCode | None = None
+    """The machine code that was measured; ``None`` if it is not known."""
 
     @property
     def winner(self) -> str:
@@ -398,6 +403,7 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
             root=final.root,
             weight=final.weight,
             compilation_info=final.compilation_info,
+            code=final.code,
         )
 
 

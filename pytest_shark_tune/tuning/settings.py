@@ -52,6 +52,8 @@ class RunSettings:
     """How specs come to their ops in production: ``compile`` (``shark-tune compile``) or ``flag`` (iree-compile's)."""
     tolerance: float = TOLERANCE
     """How far a guarded entry may fall below its recorded speed."""
+    trusts_identity: bool = False
+    """Whether a guarded entry's speed holds where its machine code is the measured one, though a device is here."""
     models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen
     """What the user says of the models that are read."""
     forms: tuple[Form, ...] = ()

@@ -66,10 +66,10 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (3, "60834c421870186c"),
+    "guard/plan.py GUARD_VERSION": (4, "333fca2c6db7e927"),
     "plan/make.py PLAN_VERSION": (3, "ef0dde807761b43a"),
     "tuning/model/profile.py PROFILE_VERSION": (2, "25a55421f8972cb2"),
-    "tuning/database.py DATABASE_VERSION": (3, "d91adbaa5e848b72"),
+    "tuning/database.py DATABASE_VERSION": (4, "ae2700e471cbe715"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "measurement/correctness.py CHECK_VERSION": (2, "1884d929afe2f1d1"),

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_shark_tune.plugin import reporting
+from pytest_shark_tune.plugin.guard.options import GuardOptions
 from pytest_shark_tune.plugin.interrupts import Interrupts
-from pytest_shark_tune.plugin.options import GuardOptions, ReportOptions, TuneOptions, is_dry, target_name
+from pytest_shark_tune.plugin.options import ReportOptions, TuneOptions, is_dry, target_name
 from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
 from pytest_shark_tune.plugin.xdist.messages import message_of, property_of, show_line
