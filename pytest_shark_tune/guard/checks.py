@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain, repeat
 
 import msgspec
@@ -15,7 +16,7 @@ from pytest_shark_tune.guard.applies import Applicability
 from pytest_shark_tune.guard.forms import FormChecks, record_of_form
 from pytest_shark_tune.guard.identity import IdentityCheck
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
-from pytest_shark_tune.guard.speed import AcceptanceCriteria, run_sequential_test
+from pytest_shark_tune.guard.speed import AcceptanceCriteria, run_sequential_test, session_allowance
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
@@ -70,18 +71,30 @@ class EntryEvaluator:
             if check is EntryCheck.FAST and entry.form is None and self._is_identical(guarded, entry, artifact):
                 return Verdict(entry=entry.name, check=check, outcome=CheckOutcome.PASSED, by_identity=True)
             self._check_device(entry)
-            if entry.form is not None:
-                verdict = self._check_form(guarded, entry, entry.form, check, alpha)
-            elif check is EntryCheck.CORRECT:
-                verdict = self._correct(entry, artifact)
-            else:
-                verdict = self._fast(entry, artifact, alpha)
+            verdict = self._run(guarded, entry, check, artifact, alpha)
             reason = verdict.reason and guarded.blame(entry, verdict.reason)
             return msgspec.structs.replace(verdict, reason=reason)
         except CheckFailed as failed:
             return _make_verdict(entry, check, CheckOutcome.FAILED, reason=guarded.blame(entry, failed))
         except CheckSkipped as skipped:
             return _make_verdict(entry, check, CheckOutcome.SKIPPED, reason=str(skipped))
+
+    def _run(
+        self, guarded: GuardPlan, entry: GuardEntry, check: EntryCheck, artifact: Artifact | None, alpha: float
+    ) -> Verdict:
+        """Run a check that needs a device."""
+        if check is EntryCheck.CORRECT and entry.form is None:
+            return self._correct(entry, artifact)
+        if check is EntryCheck.CORRECT:
+            self._forms.correct(guarded, entry)
+            return _make_verdict(entry, check, CheckOutcome.PASSED)
+        if not entry.is_local:
+            raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
+        if entry.form is not None:
+            timed = partial(self._form_fast, guarded, entry, entry.form, alpha)
+        else:
+            timed = partial(self._fast, entry, artifact, alpha)
+        return self._beside_calibration(timed)
 
     # Checks that need no device.
 
@@ -153,20 +166,13 @@ class EntryEvaluator:
         if not entry.tasks and entry.form is None:
             raise CheckSkipped("it applies to ops before the compiler rewrites them, and runs only as part of a model")
 
-    def _check_form(
-        self, guarded: GuardPlan, entry: GuardEntry, form: FormRecord, check: EntryCheck, alpha: float
-    ) -> Verdict:
-        """Check the results or the speed of a model in its form.
+    def _form_fast(self, guarded: GuardPlan, entry: GuardEntry, form: FormRecord, alpha: float) -> Verdict:
+        """Measure the speed of a model in its form.
 
         Raises:
-            CheckFailed: the results differ.
-            CheckSkipped: it was measured on another device, or no function can be run.
+            CheckFailed: the model does not compile.
+            CheckSkipped: no function can be run, or the run fails.
         """
-        if check is EntryCheck.CORRECT:
-            self._forms.correct(guarded, entry)
-            return _make_verdict(entry, check, CheckOutcome.PASSED)
-        if not entry.is_local:
-            raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
         criteria = msgspec.structs.replace(self.criteria(entry, alpha), record=record_of_form(form))
         try:
             play = self._forms.timer(guarded, entry)
@@ -195,16 +201,19 @@ class EntryEvaluator:
             record=entry.record,
             tolerance=self._session.settings.tolerance,
             fingerprint=self._session.fingerprint,
+            allowance=session_allowance(self._session.settings.spread, alpha),
         )
 
-    def _fast(self, entry: GuardEntry, artifact: Artifact | None, alpha: float) -> Verdict:
-        """Measure the entry's speed in each dispatch. The dispatches share its probability of a false alarm.
+    def _beside_calibration(self, measure: Callable[[], Verdict]) -> Verdict:
+        """Measure a speed, and if a history is kept the speed of the machine beside it."""
+        if self._session.settings.spread is None:
+            return measure()
+        with self._session.children.fresh() as child:
+            calibration = self._session.microbenchmarks.calibrate(child)
+        return msgspec.structs.replace(measure(), calibration=calibration)
 
-        Raises:
-            CheckSkipped: the entry was measured on another device.
-        """
-        if not entry.is_local:
-            raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
+    def _fast(self, entry: GuardEntry, artifact: Artifact | None, alpha: float) -> Verdict:
+        """Measure the entry's speed in each dispatch. The dispatches share its probability of a false alarm."""
         criteria = self.criteria(entry, alpha / len(entry.tasks))
         verdicts = {
             task.name: self._run_sequential_test(entry, task, given, criteria)

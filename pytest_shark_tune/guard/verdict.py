@@ -55,5 +55,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A remark on a check that passed, for instance that the default is as fast by now."""
     by_identity: bool = False
     """Whether a speed check passed without a measurement, since the machine code is the one that was measured."""
+    calibration: dict[str, float] = msgspec.field(default_factory=dict)
+    """The times of microbenchmarks beside a measured speed, if a history is kept; see `guard.history`."""
     metrics: dict[str, float] = msgspec.field(default_factory=dict, name="figures")
     """The numbers behind the verdict, by a name with the unit (``ratio``, ``ratio_low``, ``baseline_us``, ...)."""

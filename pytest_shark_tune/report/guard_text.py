@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_shark_tune.guard.history import HistoryPoint
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.report.markdown import markdown_code, markdown_text
 from pytest_shark_tune.system.terminal import escaped
@@ -30,6 +31,8 @@ class GuardResult(msgspec.Struct, frozen=True, kw_only=True):
     """The line of the test, counted from 1; 0 for a model."""
     where: str
     """Target, device and versions, in words."""
+    point: HistoryPoint | None = None
+    """The measured speed for the history, still without run and commit; ``None`` if nothing was measured."""
 
 
 class GuardFailure(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,11 +13,23 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plugin import parse
 from pytest_shark_tune.plugin.options import ReportOptions, option_or_ini, option_path, option_value, options_given
 from pytest_shark_tune.system.files import read_text
+from pytest_shark_tune.system.machine import processors
+
+if TYPE_CHECKING:
+    from pytest_shark_tune.measurement.change_points import Spread
 
 __all__ = ["GuardOptions", "add_guard_options"]
 
 _ROUTES = ("compile", "flag")
-_OF_GUARDING = ("tune_guard", "tune_guard_route", "tune_tolerance", "tune_strict", "tune_identity")
+_OF_GUARDING = (
+    "tune_guard",
+    "tune_guard_route",
+    "tune_tolerance",
+    "tune_strict",
+    "tune_identity",
+    "tune_history",
+    "tune_history_fail",
+)
 """Options of runs that guard: they would change nothing in a run that tunes."""
 
 
@@ -36,6 +49,8 @@ def add_guard_options(parser: pytest.Parser) -> None:
     add("guard", "SPEC", "", "check this spec, from whatever source, against the models and suites on the command line")
     add("tolerance", "PERCENT", "4%", "how far a guarded entry may fall behind its recorded speed (default: 4 percent)")
     add("guard-route", "ROUTE", "compile", "how specs are applied: compile (shark-tune compile, default) or flag")
+    add("history", "PATH", "", "append the speeds of guarded entries to a file, or to a file in a directory")
+    add_flag("--tune-history-fail", "fail a run whose history shows that an entry or a default became slower")
     add_flag("--tune-strict", "fail a guarded entry with an undecided speed, and a run that finds nothing to guard")
     add_flag("--tune-identity", "measure a guarded entry only if its machine code is not the one that was measured")
 
@@ -50,12 +65,31 @@ class GuardOptions:
     """How far a speed check may fall behind its record: 0.04 reads as 4%."""
     strict: bool
     """Whether an undecided check fails, and a run that finds nothing to guard."""
+    history: Path | None
+    """The file or directory of the history, if any; an absolute path."""
+    fails_on_history: bool
+    """Whether a recent change for the worse in the history fails the run."""
     trusts_identity: bool
     """Whether a speed check measures only entries with changed machine code."""
     route: str
     """How specs are applied to models in production: ``compile`` or ``flag``."""
     reports: ReportOptions
     """The files for reports."""
+
+    def session_spread(self, device: str) -> Spread | None:
+        """Return how far sessions on a model of device differ, by the history; ``None`` if none is kept.
+
+        Raises:
+            pytest.UsageError: the history cannot be read.
+        """
+        if self.history is None:
+            return None
+        from pytest_shark_tune.guard.history import read_history, session_spread
+
+        try:
+            return session_spread(read_history(self.history), device, processors())
+        except InputError as error:
+            raise pytest.UsageError(f"--tune-history: {error}") from error
 
     @classmethod
     def from_pytest_config(cls, config: pytest.Config) -> GuardOptions:
@@ -72,11 +106,20 @@ class GuardOptions:
         route = value("guard_route")
         if route not in _ROUTES:
             raise pytest.UsageError(f"--tune-guard-route: unknown route {route!r}; there is {' and '.join(_ROUTES)}")
-        spec = option_path(config, "guard")
+        spec, history = option_path(config, "guard"), option_path(config, "history")
+        if history is not None and not history.is_dir() and not history.parent.is_dir():
+            raise pytest.UsageError(
+                f"--tune-history: {history} is neither a directory nor a file in one: make the directory first"
+            )
+        fails_on_history = bool(option_or_ini(config, "tune_history_fail"))
+        if fails_on_history and history is None:
+            raise pytest.UsageError("--tune-history-fail: there is no history to look at: name one by --tune-history")
         return cls(
             spec=_read_spec(spec) if spec is not None else None,
             tolerance=parse.parse_tolerance("--tune-tolerance", value("tolerance")),
             strict=bool(option_or_ini(config, "tune_strict")),
+            history=history,
+            fails_on_history=fails_on_history,
             trusts_identity=bool(option_or_ini(config, "tune_identity")),
             route=route,
             reports=ReportOptions.from_pytest_config(config),

@@ -83,6 +83,7 @@ def _guard_settings(config: pytest.Config, options: TuneOptions, guard: GuardOpt
         route=guard.route,
         tolerance=guard.tolerance,
         trusts_identity=guard.trusts_identity,
+        spread=guard.session_spread(devices["name"]),
         models=options.models,
     )
 
