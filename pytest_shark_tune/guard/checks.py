@@ -83,8 +83,8 @@ class EntryEvaluator:
         self, guarded: GuardPlan, entry: GuardEntry, check: EntryCheck, artifact: Artifact | None, alpha: float
     ) -> Verdict:
         """Run a check that needs a device."""
-        if check is EntryCheck.CORRECT and entry.form is None:
-            return self._correct(entry, artifact)
+        if check in (EntryCheck.CORRECT, EntryCheck.BITS) and entry.form is None:
+            return self._correct(entry, check, artifact)
         if check is EntryCheck.CORRECT:
             self._forms.correct(guarded, entry)
             return _make_verdict(entry, check, CheckOutcome.PASSED)
@@ -180,15 +180,15 @@ class EntryEvaluator:
         except CandidateFailed as failure:
             raise CheckSkipped(f"see [{entry.name}-{EntryCheck.CORRECT}]: {failure}") from failure
 
-    def _correct(self, entry: GuardEntry, artifact: Artifact | None) -> Verdict:
+    def _correct(self, entry: GuardEntry, check: EntryCheck, artifact: Artifact | None) -> Verdict:
         for task, given in _with_artifact(entry, artifact):
-            self._check_result(task, given)
-        return _make_verdict(entry, EntryCheck.CORRECT, CheckOutcome.PASSED)
+            self._check_result(task, given, bitwise=check is EntryCheck.BITS)
+        return _make_verdict(entry, check, CheckOutcome.PASSED)
 
-    def _check_result(self, task: Task, artifact: Artifact | None) -> None:
+    def _check_result(self, task: Task, artifact: Artifact | None, *, bitwise: bool = False) -> None:
         (candidate,) = task.candidates
         try:
-            self._session.runner.check_members(task, candidate, artifact)
+            self._session.runner.check_members(task, candidate, artifact, bitwise=bitwise)
         except CandidateFailed as failure:
             raise CheckFailed(f"on {task.name}: {failure}") from failure
 
@@ -200,7 +200,7 @@ class EntryEvaluator:
             iree=compiler_version(),
             record=entry.record,
             tolerance=self._session.settings.tolerance,
-            fingerprint=self._session.fingerprint,
+            fingerprint=self._session.fingerprint_of(bitwise=bool(entry.record and entry.record.bitwise)),
             allowance=session_allowance(self._session.settings.spread, alpha),
         )
 

@@ -141,6 +141,8 @@ class TuneOptions:
     """The amount of memory that data is rotated through; 0 for a dispatch's own data alone."""
     share: float
     """The share of a model's time that its tuned dispatches make up; 1 for all dispatches."""
+    bitwise: bool
+    """Whether only configs win whose results equal the default's bit for bit."""
     fresh: bool
     """Whether dispatches in the snapshot are tuned again, and candidates of earlier runs measured again."""
     request: SpaceRequest
@@ -220,13 +222,14 @@ class TuneOptions:
             compile_flags=tuple(filter(None, option_or_ini(config, "iree_compile_flag"))),
             rotate_bytes=parse.parse_rotation("--tune-rotate", value("rotate"), target),
             share=parse.parse_share("--tune-share", value("share")),
+            bitwise=bool(option_or_ini(config, "tune_bitwise")),
             fresh=bool(option_or_ini(config, "tune_fresh") or _keeps_benchmarks(config)),
             request=SpaceRequest(
                 where=parse.parse_where("--tune-where", option_or_ini(config, "tune_where")),
                 knobs=parse.parse_knobs("--tune-knob", option_or_ini(config, "tune_knob"), target),
             ),
             models=_parse_models(config, value("function")),
-            forms=parse.parse_forms("--tune-form", option_or_ini(config, "tune_form"), target),
+            forms=_parse_forms(config, target),
             reference=parse.parse_choice("--tune-reference", value("reference"), _REFERENCES),
             compare=parse.parse_choice("--tune-compare", value("compare"), _COMPARED),
             stop_after=stop_after,
@@ -274,6 +277,8 @@ def add_options(parser: pytest.Parser) -> None:
 
     add_flag("--tune", "tune the dispatches of the suite, or of .mlir and .onnx files on the command line")
     add_flag("--tune-fresh", "tune dispatches in the snapshot again, and use no measurement of an earlier run")
+
+    add_flag("--tune-bitwise", "let only configs win whose results equal the default's bit for bit")
 
     def add(name: str, metavar: str, default: str, help_text: str) -> None:
         dest = f"tune_{name.replace('-', '_')}"
@@ -325,6 +330,19 @@ def add_options(parser: pytest.Parser) -> None:
     add_list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4")
     add_list("--tune-form", "FORM", "a form of models to try: NAME of a known one, NAME=FLAGS, or none (default: all)")
     add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and for all candidates")
+
+
+def _parse_forms(config: pytest.Config, target: Target) -> tuple[Form, ...]:
+    """Return the forms to try: none where bits have to be the same, since a form computes in another way."""
+    forms = parse.parse_forms("--tune-form", option_or_ini(config, "tune_form"), target)
+    if not option_or_ini(config, "tune_bitwise"):
+        return forms
+    if forms and config.getoption("tune_form"):
+        raise pytest.UsageError(
+            "--tune-bitwise: models are tuned in their default form alone, since another one computes other bits: "
+            "leave --tune-form out"
+        )
+    return ()
 
 
 def _parse_prior(base: Path, given: str) -> str:

@@ -81,6 +81,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     iree: str
     """The compiler's release."""
+    bitwise: bool = False
+    """Whether results had to be equal to the default's bit for bit."""
 
 
 class SizeRatio(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,6 +228,8 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     """True if no final was held, and the winner is the best candidate so far."""
     code: RecordedCode | None = None
     """The winner's machine code; ``None`` without a winner, and if it is not known."""
+    bitwise: bool = False
+    """Whether the finalists' results are equal to the default's bit for bit."""
     rounds: int = 0
     """The number of fresh processes that measured the finalists."""
     repeated: int = 0
@@ -372,6 +376,8 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
     """The number of candidates that were tried against it."""
     code: RecordedCode | None = None
     """The machine code that was measured; ``None`` if it is not known."""
+    bitwise: bool = False
+    """Whether the results are equal to the default's bit for bit, which is then a check of its own."""
 
     @property
     def winner(self) -> str:
@@ -404,6 +410,7 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
             weight=final.weight,
             compilation_info=final.compilation_info,
             code=final.code,
+            bitwise=final.bitwise,
         )
 
 

@@ -149,5 +149,9 @@ class Session:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that measurements depend on besides the dispatch, and of the user's search space."""
-        return content_key(self.database.fingerprint, self.settings.request)
+        """A hash of everything that winners depend on besides the dispatch: measurements, and the user's choices."""
+        return self.fingerprint_of(bitwise=self.settings.bitwise)
+
+    def fingerprint_of(self, *, bitwise: bool) -> str:
+        """The fingerprint of a session that asks for equal bits, or does not, and else is like this one."""
+        return content_key(self.database.fingerprint, self.settings.request, *(["bitwise"] if bitwise else []))

@@ -55,6 +55,8 @@ class RunSettings:
     """How far a guarded entry may fall below its recorded speed."""
     spread: Spread | None = None
     """How far the ratios of unchanged entries differ from session to session; ``None`` if no history is kept."""
+    bitwise: bool = False
+    """Whether results have to be equal to the default's bit for bit."""
     trusts_identity: bool = False
     """Whether a guarded entry's speed holds where its machine code is the measured one, though a device is here."""
     models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen
@@ -112,4 +114,5 @@ class RunSettings:
             step: the key of a client's compile step; empty without one.
         """
         versions = [form, MEASUREMENT_VERSION, CHECK_VERSION, ARTIFACT_VERSION, SPEC_VERSION]
-        return content_key(self.fingerprint(compiler), versions, *filter(None, (step, self.bundle)))
+        bits = "bitwise" if self.bitwise else ""
+        return content_key(self.fingerprint(compiler), versions, *filter(None, (step, self.bundle, bits)))
