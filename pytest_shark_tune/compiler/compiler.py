@@ -47,6 +47,7 @@ COMPILE_TIMEOUT_S = 120.0
 """The time that the compiler may take for a candidate by default."""
 MODEL_TIMEOUT_S = 1800.0
 """The time that it may take for a whole model, at least: there is one model, but many candidates."""
+_FEATURES_FLAG = "--iree-llvmcpu-target-cpu-features"
 _KILLED = frozenset({"SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGXCPU"})
 """Signals that come from outside: a compiler that crashes ends by others."""
 _LINKER_VARIABLE = "IREE_LLVM_EMBEDDED_LINKER_PATH"
@@ -135,13 +136,33 @@ class Compiler:
             return self
         key = tuple(flags)
         if key not in self._with_flags:
-            more = copy.copy(self)
-            for name in ("for_models", "flag_files"):
-                more.__dict__.pop(name, None)
-            more.flags = (*key, *self.flags)
-            more._with_flags = {}
-            self._with_flags[key] = more
+            self._with_flags[key] = self._retargeted(self.target, (*key, *self.flags))
         return self._with_flags[key]
+
+    @cached_property
+    def host_cpu(self) -> tuple[str, str]:
+        """The CPU that ``host`` stands for, and its features; both empty if the target names one, or is a GPU.
+
+        Raises:
+            CommandFailed: the compiler fails.
+        """
+        if self.target.architecture != "host":
+            return "", ""
+        from pytest_shark_tune.dispatch.target_facts import cpu_of
+
+        return cpu_of(self.lower(_SMALLEST, to="executable-sources"))
+
+    def for_cpu(self, cpu: str, features: str) -> Compiler:
+        """The same compiler for a CPU by name in place of ``host``, with which no flag may choose features."""
+        return self._retargeted(Target("llvm-cpu", cpu), (*self.flags, f"{_FEATURES_FLAG}={features}"))
+
+    def _retargeted(self, target: Target, flags: Sequence[str]) -> Compiler:
+        """The same compiler for another target, with other flags of the user's."""
+        other = copy.copy(self)
+        for name in ("for_models", "flag_files", "host_cpu"):
+            other.__dict__.pop(name, None)
+        other.target, other.flags, other._with_flags = target, tuple(flags), {}
+        return other
 
     def check(self) -> None:
         """Compile an empty module, so that a wrong target or flag is reported before all other work.

@@ -83,9 +83,11 @@ class References:
         reference, loaded = self._reference(name), self._loaded[key]
         for poison, kept in enumerate(reference.kept):
             results = loaded.run_once(InputData(reference.seed, poison))
-            check = _compare(results, key, reference, kept, acceptance.tolerance)
-            if not check.ok and (responses := self._responses_of(reference)):
-                check = _compare(results, key, reference, kept, acceptance.tolerance, responses=responses)
+            check = _compare(results, key, reference, kept, acceptance.tolerance, bitwise=acceptance.bitwise)
+            if not check.ok and not check.differing and (responses := self._responses_of(reference)):
+                check = _compare(
+                    results, key, reference, kept, acceptance.tolerance, responses=responses, bitwise=acceptance.bitwise
+                )
             if not check.ok:
                 return check
         if acceptance.data is not None and reference.key in self._loaded:
@@ -93,7 +95,9 @@ class References:
                 for trial in range(acceptance.data.rounds):
                     data = InputData(reference.seed, trial=trial, exact=acceptance.data)
                     kept = self._kept_on(reference, data)
-                    exact = _compare(loaded.run_once(data), key, reference, kept, acceptance.exact)
+                    exact = _compare(
+                        loaded.run_once(data), key, reference, kept, acceptance.exact, bitwise=acceptance.bitwise
+                    )
                     if not exact.ok:
                         check = exact
                         break
@@ -113,7 +117,10 @@ class References:
             if reference.unconfirmed is None:
                 reference.unconfirmed = self._loaded[reference.key].unconfirmed(kept)
             results = self._loaded[key].run_once(data)
-            return _compare(results, key, reference, kept, acceptance.tolerance, finite_only=reference.unconfirmed)
+            finite_only, bitwise = reference.unconfirmed, acceptance.bitwise
+            return _compare(
+                results, key, reference, kept, acceptance.tolerance, finite_only=finite_only, bitwise=bitwise
+            )
         finally:
             self._restore(key, reference)
 
@@ -201,6 +208,7 @@ def _compare(
     *,
     responses: _Responses = (),
     finite_only: Sequence[NDArray[np.bool_] | bool] = (),
+    bitwise: bool = False,
 ) -> correctness.Check:
     """Compare results with those of a reference.
 
@@ -212,6 +220,7 @@ def _compare(
         tolerance: The tolerance of outputs that are not rounded.
         responses: The responses of the reference's outputs, if they count.
         finite_only: The places of each output where only finite numbers are compared, if inputs hold special values.
+        bitwise: Whether outputs have to be equal bit for bit.
     """
     ours = [(output.element, output.shape) for output in results[0].outputs]
     theirs = [(output.element, output.shape) for output in kept.result.outputs]
@@ -229,9 +238,10 @@ def _compare(
             if finite_only:
                 scale = _usual(kept.values[number])
                 allowed = msgspec.structs.replace(allowed, rtol=allowed.rtol + allowed.atol_scale)
+            values = to_array(output.raw, output.element, output.shape)
             check = correctness.check_output(
                 kept.values[number],
-                to_array(output.raw, output.element, output.shape),
+                values,
                 allowed,
                 scale=scale,
                 answers=responses[number] if responses else None,
@@ -240,6 +250,8 @@ def _compare(
                 seed=reference.seed,
                 output=number,
             )
+            if bitwise:
+                check = correctness.with_bits(check, kept.values[number], values)
             left = count_unwritten(output, expected) if output.before is not None and not check.ok else 0
             checks.append(msgspec.structs.replace(check, copy=result.copy, poison_left=left))
         # If the reference changes bytes outside its outputs as well, they may be scratch memory.

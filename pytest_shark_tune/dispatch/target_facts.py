@@ -7,18 +7,19 @@ from typing import Any
 from iree.compiler import ir
 from iree.compiler.dialects import iree_gpu
 
+from pytest_shark_tune.dispatch.mlir import ops_named, parse_module, shared_context
 from pytest_shark_tune.dispatch.types import Intrinsic, TargetFacts
 
-__all__ = ["target_facts"]
+__all__ = ["cpu_of", "target_facts"]
 
 _GPU_FACTS = "iree_codegen.target_info"
+_OF_CPU = ("cpu", "cpu_features")
 
 
 def target_facts(variant: ir.Operation, processors: int) -> TargetFacts:
     """Read ``#hal.executable.target``. IREE has no bindings for it, so its dictionary is sliced out and parsed."""
     text = str(variant.attributes["target"])
-    head, tail = text.find("{"), text.rfind("}")
-    config = ir.DictAttr(ir.Attribute.parse(text[head : tail + 1])) if head >= 0 else ir.DictAttr.get({})
+    config = _config(text)
     backend = ir.StringAttr(ir.Attribute.parse(text[text.index("<") + 1 : text.index(",")])).value
 
     def integer(name: str, default: int) -> int:
@@ -33,6 +34,20 @@ def target_facts(variant: ir.Operation, processors: int) -> TargetFacts:
         processors=processors,
         **(_gpu_facts(variant.attributes["target"]) if _GPU_FACTS in config else {}),
     )
+
+
+def cpu_of(sources: str) -> tuple[str, str]:
+    """Return the CPU and its features that a module at ``executable-sources`` is compiled for; both empty on a GPU."""
+    with shared_context():
+        variant = ops_named(parse_module(sources).operation, "hal.executable.variant")[0]
+        config = _config(str(variant.attributes["target"]))
+        cpu, features = (ir.StringAttr(config[name]).value if name in config else "" for name in _OF_CPU)
+    return cpu, features
+
+
+def _config(target: str) -> ir.DictAttr:
+    head, tail = target.find("{"), target.rfind("}")
+    return ir.DictAttr(ir.Attribute.parse(target[head : tail + 1])) if head >= 0 else ir.DictAttr.get({})
 
 
 def _gpu_facts(target: ir.Attribute) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain, repeat
 
 import msgspec
@@ -13,8 +14,9 @@ from pytest_shark_tune.errors import CandidateFailed, CheckFailed, CheckSkipped
 from pytest_shark_tune.guard.allowed import ConstraintCheck
 from pytest_shark_tune.guard.applies import Applicability
 from pytest_shark_tune.guard.forms import FormChecks, record_of_form
+from pytest_shark_tune.guard.identity import IdentityCheck
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
-from pytest_shark_tune.guard.speed import AcceptanceCriteria, run_sequential_test
+from pytest_shark_tune.guard.speed import AcceptanceCriteria, run_sequential_test, session_allowance
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
@@ -32,8 +34,9 @@ class EntryEvaluator:
     so only this process remembers it.
     """
 
-    def __init__(self, session: Session, defaults: dict[str, Source]) -> None:
+    def __init__(self, session: Session, defaults: dict[str, Source], identity: IdentityCheck) -> None:
         self._session = session
+        self._identity = identity
         self._constraint_check = ConstraintCheck(session.builder)
         self._forms = FormChecks(session.untuned, session.models, defaults)
         self._applicability = Applicability(session.builder, session.cache, session.settings.route)
@@ -65,19 +68,33 @@ class EntryEvaluator:
         if check.is_static:
             return self._static(guarded, entry, check)
         try:
+            if check is EntryCheck.FAST and entry.form is None and self._is_identical(guarded, entry, artifact):
+                return Verdict(entry=entry.name, check=check, outcome=CheckOutcome.PASSED, by_identity=True)
             self._check_device(entry)
-            if entry.form is not None:
-                verdict = self._check_form(guarded, entry, entry.form, check, alpha)
-            elif check is EntryCheck.CORRECT:
-                verdict = self._correct(entry, artifact)
-            else:
-                verdict = self._fast(entry, artifact, alpha)
+            verdict = self._run(guarded, entry, check, artifact, alpha)
             reason = verdict.reason and guarded.blame(entry, verdict.reason)
             return msgspec.structs.replace(verdict, reason=reason)
         except CheckFailed as failed:
             return _make_verdict(entry, check, CheckOutcome.FAILED, reason=guarded.blame(entry, failed))
         except CheckSkipped as skipped:
             return _make_verdict(entry, check, CheckOutcome.SKIPPED, reason=str(skipped))
+
+    def _run(
+        self, guarded: GuardPlan, entry: GuardEntry, check: EntryCheck, artifact: Artifact | None, alpha: float
+    ) -> Verdict:
+        """Run a check that needs a device."""
+        if check in (EntryCheck.CORRECT, EntryCheck.BITS) and entry.form is None:
+            return self._correct(entry, check, artifact)
+        if check is EntryCheck.CORRECT:
+            self._forms.correct(guarded, entry)
+            return _make_verdict(entry, check, CheckOutcome.PASSED)
+        if not entry.is_local:
+            raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
+        if entry.form is not None:
+            timed = partial(self._form_fast, guarded, entry, entry.form, alpha)
+        else:
+            timed = partial(self._fast, entry, artifact, alpha)
+        return self._beside_calibration(timed)
 
     # Checks that need no device.
 
@@ -125,26 +142,37 @@ class EntryEvaluator:
 
     # Checks that need a device.
 
+    def _is_identical(self, guarded: GuardPlan, entry: GuardEntry, artifact: Artifact | None) -> bool:
+        """Whether the recorded speed holds by the identity of machine code, where it cannot or need not be measured.
+
+        Raises:
+            CheckSkipped: the code changed, and no device of the record's model is here.
+        """
+        settings = self._session.settings
+        is_here = bool(settings.devices) and entry.is_local
+        if not entry.tasks or entry.record is None or entry.record.code is None:
+            return False
+        if is_here and not settings.trusts_identity:
+            return False
+        why = self._identity.why_changed(guarded, entry, artifact)
+        if why and not is_here:
+            here = f"this is {settings.device_name}" if settings.devices else "there is none here (--tune-device)"
+            raise CheckSkipped(f"recorded on {entry.device}, {here}: it needs the device, since {why}")
+        return not why
+
     def _check_device(self, entry: GuardEntry) -> None:
         if not self._session.settings.devices:
             raise CheckSkipped(f"there is no device here that runs {self._session.compiler.target} (--tune-device)")
         if not entry.tasks and entry.form is None:
             raise CheckSkipped("it applies to ops before the compiler rewrites them, and runs only as part of a model")
 
-    def _check_form(
-        self, guarded: GuardPlan, entry: GuardEntry, form: FormRecord, check: EntryCheck, alpha: float
-    ) -> Verdict:
-        """Check the results or the speed of a model in its form.
+    def _form_fast(self, guarded: GuardPlan, entry: GuardEntry, form: FormRecord, alpha: float) -> Verdict:
+        """Measure the speed of a model in its form.
 
         Raises:
-            CheckFailed: the results differ.
-            CheckSkipped: it was measured on another device, or no function can be run.
+            CheckFailed: the model does not compile.
+            CheckSkipped: no function can be run, or the run fails.
         """
-        if check is EntryCheck.CORRECT:
-            self._forms.correct(guarded, entry)
-            return _make_verdict(entry, check, CheckOutcome.PASSED)
-        if not entry.is_local:
-            raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
         criteria = msgspec.structs.replace(self.criteria(entry, alpha), record=record_of_form(form))
         try:
             play = self._forms.timer(guarded, entry)
@@ -152,15 +180,15 @@ class EntryEvaluator:
         except CandidateFailed as failure:
             raise CheckSkipped(f"see [{entry.name}-{EntryCheck.CORRECT}]: {failure}") from failure
 
-    def _correct(self, entry: GuardEntry, artifact: Artifact | None) -> Verdict:
+    def _correct(self, entry: GuardEntry, check: EntryCheck, artifact: Artifact | None) -> Verdict:
         for task, given in _with_artifact(entry, artifact):
-            self._check_result(task, given)
-        return _make_verdict(entry, EntryCheck.CORRECT, CheckOutcome.PASSED)
+            self._check_result(task, given, bitwise=check is EntryCheck.BITS)
+        return _make_verdict(entry, check, CheckOutcome.PASSED)
 
-    def _check_result(self, task: Task, artifact: Artifact | None) -> None:
+    def _check_result(self, task: Task, artifact: Artifact | None, *, bitwise: bool = False) -> None:
         (candidate,) = task.candidates
         try:
-            self._session.runner.check_members(task, candidate, artifact)
+            self._session.runner.check_members(task, candidate, artifact, bitwise=bitwise)
         except CandidateFailed as failure:
             raise CheckFailed(f"on {task.name}: {failure}") from failure
 
@@ -172,17 +200,20 @@ class EntryEvaluator:
             iree=compiler_version(),
             record=entry.record,
             tolerance=self._session.settings.tolerance,
-            fingerprint=self._session.fingerprint,
+            fingerprint=self._session.fingerprint_of(bitwise=bool(entry.record and entry.record.bitwise)),
+            allowance=session_allowance(self._session.settings.spread, alpha),
         )
 
-    def _fast(self, entry: GuardEntry, artifact: Artifact | None, alpha: float) -> Verdict:
-        """Measure the entry's speed in each dispatch. The dispatches share its probability of a false alarm.
+    def _beside_calibration(self, measure: Callable[[], Verdict]) -> Verdict:
+        """Measure a speed, and if a history is kept the speed of the machine beside it."""
+        if self._session.settings.spread is None:
+            return measure()
+        with self._session.children.fresh() as child:
+            calibration = self._session.microbenchmarks.calibrate(child)
+        return msgspec.structs.replace(measure(), calibration=calibration)
 
-        Raises:
-            CheckSkipped: the entry was measured on another device.
-        """
-        if not entry.is_local:
-            raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
+    def _fast(self, entry: GuardEntry, artifact: Artifact | None, alpha: float) -> Verdict:
+        """Measure the entry's speed in each dispatch. The dispatches share its probability of a false alarm."""
         criteria = self.criteria(entry, alpha / len(entry.tasks))
         verdicts = {
             task.name: self._run_sequential_test(entry, task, given, criteria)

@@ -13,7 +13,7 @@ from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION
 from pytest_shark_tune.dispatch.foreign.trust import trusts_specs
 from pytest_shark_tune.errors import InputError, SpecRefused
-from pytest_shark_tune.guard.verdict import CHECKS_OF_ENTRY, CHECKS_OF_FORM, EntryCheck
+from pytest_shark_tune.guard.verdict import CHECKS_OF_BITWISE_ENTRY, CHECKS_OF_ENTRY, CHECKS_OF_FORM, EntryCheck
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.snapshot import damaged_records, read_records, read_text, records_of, records_path
@@ -26,7 +26,7 @@ from pytest_shark_tune.system.cache import content_key
 
 __all__ = ["GUARD_VERSION", "GuardEntry", "GuardPlan", "GuardedForm", "guard_key", "make_guard_plan"]
 
-GUARD_VERSION: Final = 3
+GUARD_VERSION: Final = 4
 """Which dispatches an entry is for, how static checks decide, and the form of a `GuardPlan` in the cache.
 
 Raise it if the same spec may get another plan, or a static check another verdict.
@@ -69,7 +69,9 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def checks(self) -> tuple[EntryCheck, ...]:
         """The checks of the entry, in their order."""
-        return CHECKS_OF_ENTRY if self.form is None else CHECKS_OF_FORM
+        if self.form is not None:
+            return CHECKS_OF_FORM
+        return CHECKS_OF_BITWISE_ENTRY if self.record is not None and self.record.bitwise else CHECKS_OF_ENTRY
 
 
 class GuardPlan(msgspec.Struct, frozen=True, kw_only=True):

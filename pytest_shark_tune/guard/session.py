@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
 import msgspec
 
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.guard.checks import EntryEvaluator
+from pytest_shark_tune.guard.identity import IdentityCheck
 from pytest_shark_tune.guard.plan import GuardedForm, GuardPlan, guard_key, make_guard_plan
 from pytest_shark_tune.plan.forms import form_source
 from pytest_shark_tune.plan.make import found_dispatches, plan_key
@@ -28,7 +30,7 @@ class GuardSession(Session):
     @cached_property
     def evaluator(self) -> EntryEvaluator:
         """The evaluator of this process's checks."""
-        return EntryEvaluator(self, self._defaults)
+        return EntryEvaluator(self, self._defaults, IdentityCheck(self, self._replan))
 
     @cached_property
     def _defaults(self) -> dict[str, Source]:
@@ -47,6 +49,18 @@ class GuardSession(Session):
             InputError: a source cannot be read or compiled, or the spec cannot be read.
         """
         sources, forms = self._formed(self.planner.read(given, directory), spec_path)
+        return self._plan_of(sources, forms, spec_path)
+
+    def _replan(self, guarded: GuardPlan, compiler: Compiler) -> tuple[Session, GuardPlan]:
+        """Plan the same sources and spec with another compiler, in the session that has it.
+
+        Raises:
+            InputError: the compiler refuses a source.
+        """
+        session = self.with_compiler(compiler)
+        return session, session._plan_of(guarded.plan.sources, {}, Path(guarded.spec_path))
+
+    def _plan_of(self, sources: Sequence[Source], forms: Mapping[str, GuardedForm], spec_path: Path) -> GuardPlan:
         device_name = self.settings.device_name
         count, rotate_bytes = processors(), self.settings.rotate_bytes
         key = plan_key(sources, self.compiler, processors=count, rotate_bytes=rotate_bytes)

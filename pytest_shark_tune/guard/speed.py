@@ -13,13 +13,22 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
+from pytest_shark_tune.measurement.change_points import Spread
 from pytest_shark_tune.measurement.intervals import student_quantile
 from pytest_shark_tune.measurement.rounds import combine_rounds
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.tuning.settings import TOLERANCE
 
-__all__ = ["RUN_ALPHA", "AcceptanceCriteria", "decide", "judge", "most_rounds", "run_sequential_test"]
+__all__ = [
+    "RUN_ALPHA",
+    "AcceptanceCriteria",
+    "decide",
+    "judge",
+    "most_rounds",
+    "run_sequential_test",
+    "session_allowance",
+]
 
 RUN_ALPHA = 0.002
 """The probability of a false alarm that all speed checks of a run have together."""
@@ -33,6 +42,7 @@ _MISS = 0.005
 _SHOWN = 0.05
 _SLOWED = 1.25
 _DEFAULT_THRESHOLD = -math.log(1 + NOISE_FLOOR)
+_FEWEST_SESSIONS = 5
 _OTHER_ENVIRONMENT = (
     "it was tuned in another environment: give guarding the --iree-compile-flag, --tune-rotate, --tune-where and "
     "--tune-knob of tuning, if these changed, or tune it again if the driver or the number of processors did"
@@ -54,8 +64,20 @@ class AcceptanceCriteria(msgspec.Struct, frozen=True, kw_only=True):
     """The fingerprint of the environment here; empty if it is not known."""
     tolerance: float = TOLERANCE
     """How far the ratio may fall below the lower end of the recorded one."""
+    allowance: float = 0.0
+    """The logarithm of a ratio that sessions may differ by: the least tolerance."""
     budget_s: float = _BUDGET_S
     """The seconds for an entry that does not look too slow; four rounds are played even if they take longer."""
+
+
+def session_allowance(spread: Spread | None, alpha: float) -> float:
+    """The logarithm of a ratio by which an unchanged entry falls below its record with a probability of ``alpha``.
+
+    The session of tuning and that of guarding each have an offset of their own. 0 if fewer than five are known.
+    """
+    if spread is None or spread.freedom < _FEWEST_SESSIONS:
+        return 0.0
+    return student_quantile(spread.freedom, 2 * alpha) * math.sqrt(2) * spread.deviation
 
 
 def run_sequential_test(entry: str, play: Callable[[int], Measurement], criteria: AcceptanceCriteria) -> Verdict:
@@ -98,7 +120,8 @@ def decide(rounds: Sequence[Measurement], criteria: AcceptanceCriteria, spent_s:
     margins = [math.log(played.ratio) - _threshold(played, criteria) for played in rounds]
     log_e_value, enough = _log_e_value(margins), -math.log(criteria.alpha)
     if log_e_value >= enough:
-        below_default = _log_e_value([math.log(played.ratio) - _DEFAULT_THRESHOLD for played in rounds]) >= enough
+        slowest = _default_threshold(criteria)
+        below_default = _log_e_value([math.log(played.ratio) - slowest for played in rounds]) >= enough
         baseline_us = statistics.median(played.baseline_median_us for played in rounds)
         return CheckOutcome.FAILED if below_default or not _is_slowed(baseline_us, criteria) else CheckOutcome.UNDECIDED
     if count >= _FEWEST_TO_KEEP and _lower_end(rounds, margins) > 0:
@@ -122,7 +145,7 @@ def judge(entry: str, measurement: Measurement, criteria: AcceptanceCriteria) ->
     is_far_slower = measurement.cut_short and measurement.ratio_high <= 1
     upper_end = _upper_end(measurement, criteria.alpha)
     is_slowed = _is_slowed(measurement.baseline_median_us, criteria)
-    if is_far_slower or upper_end < (_DEFAULT_THRESHOLD if is_slowed else threshold):
+    if is_far_slower or upper_end < (_default_threshold(criteria) if is_slowed else threshold):
         outcome = CheckOutcome.FAILED
     else:
         outcome = CheckOutcome.PASSED if measurement.ratio_low > math.exp(threshold) else CheckOutcome.UNDECIDED
@@ -141,7 +164,13 @@ def _threshold(measurement: Measurement, criteria: AcceptanceCriteria) -> float:
     One test suffices for both: a ratio below the smaller threshold is below the larger one, too.
     """
     recorded = _recorded_threshold(measurement, criteria)
-    return _DEFAULT_THRESHOLD if recorded is None else max(_DEFAULT_THRESHOLD, recorded)
+    default = _default_threshold(criteria)
+    return default if recorded is None else max(default, recorded)
+
+
+def _default_threshold(criteria: AcceptanceCriteria) -> float:
+    """The logarithm of the ratio below which an entry is slower than the default."""
+    return min(_DEFAULT_THRESHOLD, -criteria.allowance)
 
 
 def _recorded_threshold(measurement: Measurement, criteria: AcceptanceCriteria) -> float | None:
@@ -149,7 +178,8 @@ def _recorded_threshold(measurement: Measurement, criteria: AcceptanceCriteria) 
     record = criteria.record
     if record is None or not record.ratio_low:
         return None
-    return math.log(record.ratio_low * (1 - criteria.tolerance)) - _default_gained(measurement, criteria)
+    tolerance = max(-math.log(1 - criteria.tolerance), criteria.allowance)
+    return math.log(record.ratio_low) - tolerance - _default_gained(measurement, criteria)
 
 
 def _default_gained(measurement: Measurement, criteria: AcceptanceCriteria) -> float:
@@ -245,11 +275,18 @@ def _claim(outcome: CheckOutcome, measured: Measurement, criteria: AcceptanceCri
         return (
             f"measuring did not decide whether it is as fast as it should be, {threshold:.3f} times the default's speed"
         )
-    if recorded is None or recorded <= _DEFAULT_THRESHOLD or measured.ratio_high < math.exp(_DEFAULT_THRESHOLD):
-        return f"it is slower than the default, by more than the {NOISE_FLOOR:.0%} that layout alone can make"
+    default = _default_threshold(criteria)
+    if recorded is None or recorded <= default or measured.ratio_high < math.exp(default):
+        return f"it is slower than the default, by more than the {1 - math.exp(default):.0%} that layout alone can make"
+    sessions = -math.expm1(-criteria.allowance)
+    less = (
+        f"{sessions:.1%}, by which sessions differ (--tune-history)"
+        if sessions > criteria.tolerance
+        else f"{criteria.tolerance:.0%} (--tune-tolerance)"
+    )
     return (
         f"it is slower than recorded: it should reach {threshold:.3f} times the default's speed, the lower end "
-        f"recorded less {criteria.tolerance:.0%} (--tune-tolerance)"
+        f"recorded less {less}"
     )
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-__all__ = ["CHECKS_OF_ENTRY", "CHECKS_OF_FORM", "CheckOutcome", "EntryCheck", "Verdict"]
+__all__ = ["CHECKS_OF_BITWISE_ENTRY", "CHECKS_OF_ENTRY", "CHECKS_OF_FORM", "CheckOutcome", "EntryCheck", "Verdict"]
 
 
 class EntryCheck(StrEnum):
@@ -17,18 +17,21 @@ class EntryCheck(StrEnum):
     ALLOWED = "allowed"
     APPLIES = "applies"
     CORRECT = "correct"
+    BITS = "bits"
     FAST = "fast"
 
     @property
     def is_static(self) -> bool:
         """Whether it needs no device."""
-        return self not in (EntryCheck.CORRECT, EntryCheck.FAST)
+        return self not in (EntryCheck.CORRECT, EntryCheck.BITS, EntryCheck.FAST)
 
 
 CHECKS_OF_FORM = (EntryCheck.COMPILES, EntryCheck.CORRECT, EntryCheck.FAST)
 """The checks of a model's form."""
-CHECKS_OF_ENTRY = tuple(check for check in EntryCheck if check is not EntryCheck.COMPILES)
-"""The checks of an entry of a spec."""
+CHECKS_OF_BITWISE_ENTRY = tuple(check for check in EntryCheck if check is not EntryCheck.COMPILES)
+"""The checks of an entry of a spec that was tuned with ``--tune-bitwise``."""
+CHECKS_OF_ENTRY = tuple(check for check in CHECKS_OF_BITWISE_ENTRY if check is not EntryCheck.BITS)
+"""The checks of another entry of a spec."""
 
 
 class CheckOutcome(StrEnum):
@@ -53,5 +56,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Why the check failed, was not decided or was skipped."""
     note: str = ""
     """A remark on a check that passed, for instance that the default is as fast by now."""
+    by_identity: bool = False
+    """Whether a speed check passed without a measurement, since the machine code is the one that was measured."""
+    calibration: dict[str, float] = msgspec.field(default_factory=dict)
+    """The times of microbenchmarks beside a measured speed, if a history is kept; see `guard.history`."""
     metrics: dict[str, float] = msgspec.field(default_factory=dict, name="figures")
     """The numbers behind the verdict, by a name with the unit (``ratio``, ``ratio_low``, ``baseline_us``, ...)."""

@@ -47,6 +47,8 @@ class Acceptance(msgspec.Struct, frozen=True):
     exact: Tolerance = EXACT
     """The tolerance on inputs of ``data``."""
     data: ExactData | None = None
+    bitwise: bool = False
+    """Whether results have to be equal bit for bit as well."""
 
 
 def acceptance_for(numerics: Numerics, *, elements: int) -> Acceptance:

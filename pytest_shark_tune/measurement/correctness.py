@@ -27,9 +27,10 @@ __all__ = [
     "merge_checks",
     "response",
     "tolerance_for",
+    "with_bits",
 ]
 
-CHECK_VERSION: Final = 2
+CHECK_VERSION: Final = 3
 """The version of the check: its inputs, tolerances and verdicts.
 
 Raise it with a change that may give a result another verdict. Candidates measured under the old version are then
@@ -169,6 +170,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """The number of elements that were never written."""
     stray_bytes: int = 0
     """The number of bytes changed outside the outputs, if the reference changes none."""
+    differing: int = 0
+    """The number of elements with other bits, if bits have to be the same and all elements are within tolerance."""
     jumped: int = 0
     """The number of wrong elements that are off by no more than a rounding. A few such elements are not wrong."""
 
@@ -188,6 +191,11 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
             if self.worst <= 1 and self.jumped:
                 allowed = f", and {self.jumped} elements are off by a rounding, more than chance explains"
             parts.append(f"largest error {self.max_abs_error:.3g} at a magnitude of {self.magnitude:.3g}{allowed}")
+        if self.differing:
+            parts.append(
+                f"{self.differing} of {self.compared} elements differ in their bits, first at "
+                f"{list(self.first_bad or ())} of output {self.output}: expected {self.expected}, got {self.actual}"
+            )
         parts += [
             f"{count} {kind}"
             for count, kind in (
@@ -331,13 +339,44 @@ def check_output(
     return msgspec.structs.replace(check, first_bad=place, expected=str(expected[place]), actual=str(actual[place]))
 
 
+def with_bits(check: Check, expected: NDArray[Any], actual: NDArray[Any]) -> Check:
+    """Refuse a right result that differs from the reference in a bit. Any two NaN are the same.
+
+    Args:
+        check: the comparison of both within a tolerance. One that failed stays as it is.
+        expected: the reference.
+        actual: the result.
+    """
+    if not check.ok:
+        return check
+    if expected.dtype.kind == "f":
+        same = (expected == actual) & (np.signbit(expected) == np.signbit(actual))
+        same |= np.isnan(expected) & np.isnan(actual)
+    else:
+        same = expected == actual
+    differing = int(same.size - np.count_nonzero(same))
+    if not differing:
+        return check
+    place = tuple(int(i) for i in np.unravel_index(int(np.argmin(same)), expected.shape))
+    return msgspec.structs.replace(
+        check,
+        ok=False,
+        differing=differing,
+        compared=check.compared or int(same.size),
+        first_bad=place,
+        expected=repr(expected[place].item()),
+        actual=repr(actual[place].item()),
+    )
+
+
 def merge_checks(checks: Sequence[Check]) -> Check:
     """Merge the checks of several outputs: the place of the first wrong one, and the sums of the counts."""
-    first = next((check for check in checks if check.wrong), checks[0])
+    first = next((check for check in checks if check.wrong or check.differing), checks[0])
     return msgspec.structs.replace(
         first,
         ok=all(check.ok for check in checks),
         wrong=sum(check.wrong for check in checks),
+        differing=sum(check.differing for check in checks),
         compared=sum(check.compared for check in checks),
         max_abs_error=max(check.max_abs_error for check in checks),
         worst=max(check.worst for check in checks),

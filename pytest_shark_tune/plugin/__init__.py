@@ -10,6 +10,7 @@ import pytest
 from pytest_shark_tune.errors import NoCompiler
 from pytest_shark_tune.plugin import fixtures, options
 from pytest_shark_tune.plugin.files import collect_file, named_path, read_commands_file, refuse_hidden_characters
+from pytest_shark_tune.plugin.guard.options import GuardOptions, add_guard_options
 from pytest_shark_tune.plugin.guard.parameters import guard_parameters, has_snapshots
 from pytest_shark_tune.plugin.guard.reporter import GuardReporter
 from pytest_shark_tune.plugin.marker import marks_of
@@ -32,6 +33,7 @@ _MARKER = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add our options."""
     options.add_options(parser)
+    add_guard_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _configure_plugin(config: pytest.Config) -> None:
     refuse_hidden_characters(config)
-    guard = options.GuardOptions.from_pytest_config(config)
+    guard = GuardOptions.from_pytest_config(config)
     read_commands_file(config)
     if options.spec_is_trusted(config):
         _trust_specs(config)

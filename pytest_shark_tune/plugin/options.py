@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CACHE_SIZE",
-    "GuardOptions",
     "ReportOptions",
     "TuneOptions",
     "add_options",
@@ -39,6 +38,10 @@ __all__ = [
     "guard_is_given",
     "is_dry",
     "named_here",
+    "option_or_ini",
+    "option_path",
+    "option_value",
+    "options_given",
     "spec_is_trusted",
     "target_name",
     "tuning_is_on",
@@ -62,7 +65,6 @@ _DRY = (
 _BENCHMARK_OPTIONS = ("json", "save", "autosave", "compare", "compare_fail", "histogram")
 _SEARCHES = ("model", "random", "exhaustive")
 _PRIORS = ("default", "none")
-_ROUTES = ("compile", "flag")
 _STAGES = ("compile",)
 _REFERENCES = ("default", "onnx")
 _COMPARED = ("", "ort")
@@ -78,8 +80,6 @@ _OF_THE_COMPILER = (
     "tune_stop_after",
 )
 """Options of compiling, which the run that made a bundle has decided already."""
-_OF_GUARDING = ("tune_guard", "tune_guard_route", "tune_tolerance", "tune_strict")
-"""Options of runs that guard: they would change nothing in a run that tunes."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class ReportOptions:
         Raises:
             pytest.UsageError: there is no directory for a file; the message names the option.
         """
-        options = cls(_file(config, "report_md"), _file(config, "report_html"))
+        options = cls(option_path(config, "report_md"), option_path(config, "report_html"))
         for flag, path in (("--tune-report-md", options.markdown), ("--tune-report-html", options.page)):
             if path is not None and (path.is_dir() or not path.parent.is_dir()):
                 raise pytest.UsageError(
@@ -141,6 +141,8 @@ class TuneOptions:
     """The amount of memory that data is rotated through; 0 for a dispatch's own data alone."""
     share: float
     """The share of a model's time that its tuned dispatches make up; 1 for all dispatches."""
+    bitwise: bool
+    """Whether only configs win whose results equal the default's bit for bit."""
     fresh: bool
     """Whether dispatches in the snapshot are tuned again, and candidates of earlier runs measured again."""
     request: SpaceRequest
@@ -189,7 +191,7 @@ class TuneOptions:
         """
         from pytest_shark_tune.search_space import SpaceRequest
 
-        value = partial(_value, config)
+        value = partial(option_value, config)
         base = config.invocation_params.dir
         stop_after = value("stop_after")
         if stop_after and stop_after not in _STAGES:
@@ -217,16 +219,17 @@ class TuneOptions:
             cache=base / (value("cache") or default_cache()),
             cache_bytes=parse.parse_size("--tune-cache-size", value("cache_size")),
             clears_cache=config.getoption("tune_cache_clear"),
-            compile_flags=tuple(filter(None, _either(config, "iree_compile_flag"))),
+            compile_flags=tuple(filter(None, option_or_ini(config, "iree_compile_flag"))),
             rotate_bytes=parse.parse_rotation("--tune-rotate", value("rotate"), target),
             share=parse.parse_share("--tune-share", value("share")),
-            fresh=bool(_either(config, "tune_fresh") or _keeps_benchmarks(config)),
+            bitwise=bool(option_or_ini(config, "tune_bitwise")),
+            fresh=bool(option_or_ini(config, "tune_fresh") or _keeps_benchmarks(config)),
             request=SpaceRequest(
-                where=parse.parse_where("--tune-where", _either(config, "tune_where")),
-                knobs=parse.parse_knobs("--tune-knob", _either(config, "tune_knob"), target),
+                where=parse.parse_where("--tune-where", option_or_ini(config, "tune_where")),
+                knobs=parse.parse_knobs("--tune-knob", option_or_ini(config, "tune_knob"), target),
             ),
             models=_parse_models(config, value("function")),
-            forms=parse.parse_forms("--tune-form", _either(config, "tune_form"), target),
+            forms=_parse_forms(config, target),
             reference=parse.parse_choice("--tune-reference", value("reference"), _REFERENCES),
             compare=parse.parse_choice("--tune-compare", value("compare"), _COMPARED),
             stop_after=stop_after,
@@ -238,7 +241,7 @@ class TuneOptions:
             raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
         if options.landscape and options.landscape.is_dir():
             raise pytest.UsageError(f"--tune-record-landscape: {options.landscape} is a directory; name a file in it")
-        if stop_after and (given := _given(config, _REPORTS)):
+        if stop_after and (given := options_given(config, _REPORTS)):
             raise pytest.UsageError(f"{given[0]}: with --tune-stop-after nothing is measured that could be reported")
         unprofiled = "--tune-bundle" if bundle else "--tune-stop-after" if stop_after else ""
         if unprofiled and options.share < 1 and config.getoption("tune_share") is not None:
@@ -249,62 +252,13 @@ class TuneOptions:
         return options
 
 
-@dataclass(frozen=True)
-class GuardOptions:
-    """The options of a run that guards."""
-
-    spec: Path | None
-    """The spec that is guarded instead of the snapshots, if any; an absolute path."""
-    tolerance: float
-    """How far a speed check may fall behind its record: 0.04 reads as 4%."""
-    strict: bool
-    """Whether an undecided check fails, and a run that finds nothing to guard."""
-    route: str
-    """How specs are applied to models in production: ``compile`` or ``flag``."""
-    reports: ReportOptions
-    """The files for reports."""
-
-    @classmethod
-    def from_pytest_config(cls, config: pytest.Config) -> GuardOptions:
-        """Read the options; the command line wins over the ini file.
-
-        Raises:
-            pytest.UsageError: a value cannot be used; the message names the option.
-        """
-        value = partial(_value, config)
-
-        given = _given(config, _OF_GUARDING)
-        if given and config.getoption("tune"):
-            raise pytest.UsageError(f"{given[0]}: it is for checking specs, and --tune makes one: give one of the two")
-        route = value("guard_route")
-        if route not in _ROUTES:
-            raise pytest.UsageError(f"--tune-guard-route: unknown route {route!r}; there is {' and '.join(_ROUTES)}")
-        spec = _file(config, "guard")
-        return cls(
-            spec=_read_spec(spec) if spec is not None else None,
-            tolerance=parse.parse_tolerance("--tune-tolerance", value("tolerance")),
-            strict=bool(_either(config, "tune_strict")),
-            route=route,
-            reports=ReportOptions.from_pytest_config(config),
-        )
-
-
-def _read_spec(path: Path) -> Path:
-    """Make sure that a spec can be read; its entries are checked once there is something to guard."""
-    try:
-        read_text(path)
-    except InputError as error:
-        raise pytest.UsageError(f"--tune-guard: {error}") from error
-    return path
-
-
 def bundle_is_given(config: pytest.Config) -> bool:
     """Return whether the candidates to measure were compiled elsewhere, so that the compiler need not be here."""
-    return bool(_either(config, "tune_bundle"))
+    return bool(option_or_ini(config, "tune_bundle"))
 
 
 def _refuse_compiler_options(config: pytest.Config) -> None:
-    given = _given(config, _OF_THE_COMPILER)
+    given = options_given(config, _OF_THE_COMPILER)
     if given:
         raise pytest.UsageError(
             f"--tune-bundle measures candidates that are compiled already, so {' and '.join(given)} would change "
@@ -323,6 +277,8 @@ def add_options(parser: pytest.Parser) -> None:
 
     add_flag("--tune", "tune the dispatches of the suite, or of .mlir and .onnx files on the command line")
     add_flag("--tune-fresh", "tune dispatches in the snapshot again, and use no measurement of an earlier run")
+
+    add_flag("--tune-bitwise", "let only configs win whose results equal the default's bit for bit")
 
     def add(name: str, metavar: str, default: str, help_text: str) -> None:
         dest = f"tune_{name.replace('-', '_')}"
@@ -363,12 +319,8 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(flag, dest=dest, metavar=metavar, action="append", default=[], help=f"{help_text} (repeatable)")
         parser.addini(dest, f"{help_text}; one a line", type="linelist", default=[])
 
-    add("guard", "SPEC", "", "check this spec, from whatever source, against the models and suites on the command line")
-    add("tolerance", "PERCENT", "4%", "how far a guarded entry may fall behind its recorded speed (default: 4 percent)")
-    add("guard-route", "ROUTE", "compile", "how specs are applied: compile (shark-tune compile, default) or flag")
     add("report-md", "FILE", "", "write the results as Markdown; of guarding in one line if nothing changed")
     add("report-html", "FILE", "", "write the results as one page of HTML with figures, which loads nothing else")
-    add_flag("--tune-strict", "fail a guarded entry with an undecided speed, and a run that finds nothing to guard")
     add_flag("--tune-trust-spec", "let the compiler interpret specs unchecked, which can run commands and write files")
     add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
     add_list("--tune-input", "NAME=FILE", "data of a model's input: x=FILE.npy, or by the input's number: 0=FILE.npy")
@@ -378,6 +330,19 @@ def add_options(parser: pytest.Parser) -> None:
     add_list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4")
     add_list("--tune-form", "FORM", "a form of models to try: NAME of a known one, NAME=FLAGS, or none (default: all)")
     add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and for all candidates")
+
+
+def _parse_forms(config: pytest.Config, target: Target) -> tuple[Form, ...]:
+    """Return the forms to try: none where bits have to be the same, since a form computes in another way."""
+    forms = parse.parse_forms("--tune-form", option_or_ini(config, "tune_form"), target)
+    if not option_or_ini(config, "tune_bitwise"):
+        return forms
+    if forms and config.getoption("tune_form"):
+        raise pytest.UsageError(
+            "--tune-bitwise: models are tuned in their default form alone, since another one computes other bits: "
+            "leave --tune-form out"
+        )
+    return ()
 
 
 def _parse_prior(base: Path, given: str) -> str:
@@ -397,12 +362,12 @@ def tuning_is_on(config: pytest.Config) -> bool:
 
 def guard_is_given(config: pytest.Config) -> bool:
     """Return whether an option names a spec to guard."""
-    return bool(_either(config, "tune_guard"))
+    return bool(option_or_ini(config, "tune_guard"))
 
 
 def spec_is_trusted(config: pytest.Config) -> bool:
     """Return whether the user trusts specs, so that the compiler may interpret anything that they hold."""
-    return bool(_either(config, "tune_trust_spec"))
+    return bool(option_or_ini(config, "tune_trust_spec"))
 
 
 def is_dry(config: pytest.Config) -> bool:
@@ -412,12 +377,12 @@ def is_dry(config: pytest.Config) -> bool:
 
 def target_name(config: pytest.Config) -> str:
     """Return the target option as it is given."""
-    return str(_either(config, "tune_target"))
+    return str(option_or_ini(config, "tune_target"))
 
 
 def commands_file(config: pytest.Config) -> Path | None:
     """Return the list of driver commands to tune, if there is one."""
-    given = _either(config, "tune_commands")
+    given = option_or_ini(config, "tune_commands")
     # Pytest's own paths are absolute too, with symbolic links unresolved.
     return Path(os.path.abspath(config.invocation_params.dir / given)) if given else None  # noqa: PTH100
 
@@ -438,7 +403,7 @@ def named_here(config: pytest.Config, models: ModelInput) -> ModelInput:
 def _parse_models(config: pytest.Config, function: str) -> ModelInput:
     from pytest_shark_tune.plan.source import ModelInput
 
-    lists = [_either(config, f"tune_{name}") for name in ("input_shape", "input", "parameters", "dim")]
+    lists = [option_or_ini(config, f"tune_{name}") for name in ("input_shape", "input", "parameters", "dim")]
     shapes, data, parameters, dims = lists
     try:
         return ModelInput.parse(shapes, data, function, parameters, dims, base=config.invocation_params.dir)
@@ -464,26 +429,26 @@ def given_options(config: pytest.Config) -> list[str]:
     return given
 
 
-def _value(config: pytest.Config, name: str) -> str:
+def option_value(config: pytest.Config, name: str) -> str:
     """The value of the option ``--tune-NAME`` on the command line or, if it is not given there, in the ini file."""
     given = config.getoption(f"tune_{name}")
     return str(given if given is not None else config.getini(f"tune_{name}"))
 
 
-def _file(config: pytest.Config, name: str) -> Path | None:
+def option_path(config: pytest.Config, name: str) -> Path | None:
     """The path in an option; a path in the ini file is relative to that file, wherever pytest is started."""
-    given = _value(config, name)
+    given = option_value(config, name)
     ini = config.inipath.parent if config.inipath is not None else config.rootpath
     base = config.invocation_params.dir if config.getoption(f"tune_{name}") is not None else ini
     return base / given if given else None
 
 
-def _either(config: pytest.Config, name: str) -> Any:
+def option_or_ini(config: pytest.Config, name: str) -> Any:
     """The value of an option on the command line or, if that one is empty, in the ini file."""
     return config.getoption(name) or config.getini(name)
 
 
-def _given(config: pytest.Config, names: Sequence[str]) -> list[str]:
+def options_given(config: pytest.Config, names: Sequence[str]) -> list[str]:
     """Those of some options, by their destinations, that the command line gives."""
     return [_flag(name) for name in names if config.getoption(name)]
 

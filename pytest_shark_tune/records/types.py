@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
+from pytest_shark_tune.compiler.machine_code import RecordedCode
 from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.correctness import Check
@@ -80,6 +81,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     iree: str
     """The compiler's release."""
+    bitwise: bool = False
+    """Whether results had to be equal to the default's bit for bit."""
 
 
 class SizeRatio(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,6 +226,10 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The winner's config as text; empty without a winner and for a kernel."""
     is_provisional: bool = msgspec.field(default=False, name="provisional")
     """True if no final was held, and the winner is the best candidate so far."""
+    code: RecordedCode | None = None
+    """The winner's machine code; ``None`` without a winner, and if it is not known."""
+    bitwise: bool = False
+    """Whether the finalists' results are equal to the default's bit for bit."""
     rounds: int = 0
     """The number of fresh processes that measured the finalists."""
     repeated: int = 0
@@ -367,6 +374,10 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
     """A hash of the dispatch's modules; empty if it is not known."""
     candidates: int = 0
     """The number of candidates that were tried against it."""
+    code: RecordedCode | None = None
+    """The machine code that was measured; ``None`` if it is not known."""
+    bitwise: bool = False
+    """Whether the results are equal to the default's bit for bit, which is then a check of its own."""
 
     @property
     def winner(self) -> str:
@@ -398,6 +409,8 @@ class WinnerRecord(Record, frozen=True, kw_only=True):
             root=final.root,
             weight=final.weight,
             compilation_info=final.compilation_info,
+            code=final.code,
+            bitwise=final.bitwise,
         )
 
 

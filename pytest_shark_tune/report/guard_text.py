@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_shark_tune.guard.history import HistoryPoint
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.report.markdown import markdown_code, markdown_text
 from pytest_shark_tune.system.terminal import escaped
@@ -30,6 +31,8 @@ class GuardResult(msgspec.Struct, frozen=True, kw_only=True):
     """The line of the test, counted from 1; 0 for a model."""
     where: str
     """Target, device and versions, in words."""
+    point: HistoryPoint | None = None
+    """The measured speed for the history, still without run and commit; ``None`` if nothing was measured."""
 
 
 class GuardFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +56,8 @@ def said_first(text: str) -> str:
 
 def verdict_status(verdict: Verdict) -> str:
     """Return the words beside a test that passed: the ratio of an entry, and whether that is undecided."""
+    if verdict.by_identity:
+        return "same code"
     ratio = verdict.metrics.get("ratio")
     words = [] if ratio is None else [f"{ratio:.2f}x"]
     return " ".join([*words, *([verdict.outcome] if verdict.outcome is CheckOutcome.UNDECIDED else [])])
@@ -174,6 +179,8 @@ def _counts(results: Sequence[GuardResult], failures: Sequence[GuardFailure]) ->
     entries = len({(result.spec, result.verdict.entry) for result in results})
     counts = Counter(result.verdict.outcome for result in results)
     outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in CheckOutcome if counts[outcome])
+    identical = sum(result.verdict.by_identity for result in results)
+    outcomes += f" ({identical} by identical machine code)" if identical else ""
     counted = [f"{entries} {'entry' if entries == 1 else 'entries'}, checks: {outcomes}" if results else _NOTHING]
     return "; ".join([*counted, *([f"{len(failures)} {_NO_VERDICT}"] if failures else [])])
 

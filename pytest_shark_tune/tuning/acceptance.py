@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import msgspec
+
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Dispatch, Member, Numerics, Sum
 from pytest_shark_tune.errors import CandidateFailed
@@ -17,10 +19,11 @@ from pytest_shark_tune.records.types import State
 __all__ = ["acceptance_of", "check_edges", "check_result", "model_tolerance", "raise_if_wrong"]
 
 
-def acceptance_of(dispatch: Dispatch, member: Member) -> Acceptance:
-    """How far the results of one dispatch of a group may be off."""
+def acceptance_of(dispatch: Dispatch, member: Member, *, bitwise: bool = False) -> Acceptance:
+    """How far the results of one dispatch of a group may be off; ``bitwise`` if their bits have to be the same."""
     written = [math.prod(view.shape) for view in member.module.views if view.writes]
-    return acceptance_for(_numerics(dispatch, member), elements=max(1, min(written, default=1)))
+    found = acceptance_for(_numerics(dispatch, member), elements=max(1, min(written, default=1)))
+    return msgspec.structs.replace(found, bitwise=bitwise)
 
 
 def model_tolerance(source: Source, function: str, tasks: Iterable[Task], symbols: Iterable[str]) -> Tolerance:
@@ -54,25 +57,39 @@ def model_tolerance(source: Source, function: str, tasks: Iterable[Task], symbol
 
 
 def check_result(
-    child: DeviceChild, key: str, reference: str, dispatch: Dispatch, member: Member, timeout_s: float
+    child: DeviceChild,
+    key: str,
+    reference: str,
+    dispatch: Dispatch,
+    member: Member,
+    timeout_s: float,
+    *,
+    bitwise: bool = False,
 ) -> None:
     """Compare the result of the program ``key`` with a reference on random inputs.
 
     Raises:
         CandidateFailed: the result is wrong.
     """
-    raise_if_wrong(child.check(key, reference, acceptance_of(dispatch, member), timeout_s=timeout_s))
+    raise_if_wrong(child.check(key, reference, acceptance_of(dispatch, member, bitwise=bitwise), timeout_s=timeout_s))
 
 
 def check_edges(
-    child: DeviceChild, key: str, reference: str, dispatch: Dispatch, member: Member, timeout_s: float
+    child: DeviceChild,
+    key: str,
+    reference: str,
+    dispatch: Dispatch,
+    member: Member,
+    timeout_s: float,
+    *,
+    bitwise: bool = False,
 ) -> None:
     """Compare the results on special values. That runs the reference too, so it may take twice as long.
 
     Raises:
         CandidateFailed: the result is wrong.
     """
-    acceptance = acceptance_of(dispatch, member)
+    acceptance = acceptance_of(dispatch, member, bitwise=bitwise)
     raise_if_wrong(child.check(key, reference, acceptance, edges=True, timeout_s=2 * timeout_s), special=True)
 
 

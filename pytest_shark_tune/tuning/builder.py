@@ -19,18 +19,19 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION, ConfigureFailed, configure_with, why_not_applied
 from pytest_shark_tune.compiler.disturbance import with_disturbed_sums
+from pytest_shark_tune.compiler.machine_code import CodePair, RecordedCode, machine_code
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch
-from pytest_shark_tune.errors import CandidateFailed, CommandFailed
-from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.records.types import State, lasts
+from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
+from pytest_shark_tune.plan.types import AnyTask, Task
+from pytest_shark_tune.records.types import FinalRecord, State, lasts
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.spec.build import SPEC_VERSION, single_entry_spec
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
 from pytest_shark_tune.tuning.compile_step import CompileStep
 
-__all__ = ["Builder"]
+__all__ = ["Builder", "code_pairs", "recorded_code", "with_code"]
 
 FailedBuild = Literal["compile_failed", "compile_timeout", "not_applied"]
 
@@ -325,6 +326,53 @@ class Builder:
         if self._of_run is None or not (self._of_run.directory / "artifacts").is_dir():
             return None
         return self._of_run.get("artifacts", key, Artifact)
+
+
+def code_pairs(
+    builder: Builder, task: Task, candidate: Candidate, artifact: Artifact | None = None
+) -> tuple[CodePair, ...]:
+    """The machine code of the default and of a candidate in the dispatches of a group; equal pairs count once.
+
+    Args:
+        builder: compiles them.
+        task: the task.
+        candidate: its candidate.
+        artifact: a client's own artifact of the candidate, for the first dispatch of the group.
+
+    Raises:
+        CandidateFailed: one of them cannot be compiled.
+        InputError: a binary cannot be read.
+    """
+
+    def code(config: Candidate, member: int, given: Artifact | None = None) -> str:
+        return machine_code(Path((given or builder.artifact(task, config, member)).vmfb or ""))
+
+    members = range(len(task.dispatch.members))
+    pairs = (
+        CodePair(code(task.default, member), code(candidate, member, None if member else artifact))
+        for member in members
+    )
+    return tuple(sorted(set(pairs)))
+
+
+def with_code(builder: Builder, task: AnyTask, final: FinalRecord) -> FinalRecord:
+    """Return the final of a dispatch with the machine code of its winner, if there is one."""
+    if final.winner is None or not isinstance(task, Task):
+        return final
+    return msgspec.structs.replace(final, code=recorded_code(builder, task, task.candidate(final.winner)))
+
+
+def recorded_code(builder: Builder, task: Task, candidate: Candidate) -> RecordedCode | None:
+    """The machine code of a winner, for its record; ``None`` if it cannot be told."""
+    try:
+        pairs = code_pairs(builder, task, candidate)
+        cpu, features = builder.compiler.host_cpu
+    except (CandidateFailed, CommandFailed, InputError) as error:
+        _logger.info("the machine code of %s is not known: %s", task.name, error)
+        return None
+    if not all(pair.default and pair.tuned for pair in pairs):
+        return None
+    return RecordedCode(pairs=pairs, cpu=cpu, cpu_features=features)
 
 
 def _step_back() -> None:

@@ -121,6 +121,8 @@ class Finals:
     """How many devices hold finals at a time."""
     report: Callable[[str], None]
     """Gets a message about work that takes long."""
+    with_code: Callable[[AnyTask, FinalRecord], FinalRecord]
+    """Adds the machine code of the winner to a final."""
 
     def finalists(self, task: AnyTask) -> tuple[str, ...]:
         """The ids of the candidates that are measured again, fastest first."""
@@ -303,4 +305,4 @@ class Finals:
         # Among equals the snapshot's own comes first: it changes for a reason only.
         verdict = declare_winner(finalists, lambda name: (name != incumbent, *simplicity(task.candidate(name).knobs)))
         combined = next(iter(measured.values()), None)
-        return FinalRecord.from_rounds(task, finalists, combined, verdict, self.runner.origin)
+        return self.with_code(task, FinalRecord.from_rounds(task, finalists, combined, verdict, self.runner.origin))

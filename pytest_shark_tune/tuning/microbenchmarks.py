@@ -10,11 +10,12 @@ from typing import Final
 import msgspec
 
 from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.machine_code import machine_code
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.identity import runtime_version, ways_of_driving
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch, Untunable
-from pytest_shark_tune.errors import CommandFailed, DeviceChildDied, DeviceRequestFailed
+from pytest_shark_tune.errors import CommandFailed, DeviceChildDied, DeviceRequestFailed, InputError
 from pytest_shark_tune.measurement.roofline import SUSPICIOUS_RATIO, Limits, Work, why_impossible, work_of
 from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION, Measurement, SizedMeasurement, calibrate
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
@@ -36,6 +37,8 @@ _ELEMENT_BYTES = 4
 _SAMPLE_S, _SAMPLES = 0.002, 5
 _LONGEST_S = 0.05
 """A microbenchmark that would take longer, by the rate of a smaller one, is left out: some GPUs are software."""
+_MOST_OPERATIONS = 2 * 512**3
+"""A product that calibrates has at most so many operations, since it is timed beside every entry."""
 _ATTEMPTS = 3
 """How often limits are measured before they call a time impossible."""
 
@@ -141,6 +144,29 @@ class Microbenchmarks:
         """
         known = self._cache.get("limits", self.key, Limits)
         return known if known is not None or not self._works else self._measure(child, None)
+
+    def calibrate(self, child: DeviceChild) -> dict[str, float]:
+        """Time the largest copy and the products, to compare the speeds of a machine over time.
+
+        Returns:
+            Microseconds by a digest of the microbenchmark's machine code; nothing if they do not compile or run.
+
+        Raises:
+            DeviceChildDied: a microbenchmark crashed or hung.
+        """
+        if not self._works:
+            return {}
+        try:
+            chosen = [built for built in self.built() if built.operations or built.bytes >= _LARGE]
+            return {
+                machine_code(Path(built.vmfb)): round(_best_s(child, built) * 1e6, 3)
+                for built in chosen
+                if built.operations <= _MOST_OPERATIONS
+            }
+        except (CommandFailed, DeviceRequestFailed, InputError) as error:
+            self._works = False
+            self._report(f"the speed of the machine cannot be measured: {error}")
+            return {}
 
     def _measure(self, child: DeviceChild, known: Limits | None) -> Limits | None:
         """Measure the limits, and store the better ones of both."""

@@ -106,8 +106,15 @@ class Runner:
         self._children = children
         self._run = RunDirectory(settings.run_directory)
         self._seed = settings.seed
+        self._check_result = partial(check_result, bitwise=settings.bitwise)
+        self._check_edges = partial(check_edges, bitwise=settings.bitwise)
         compiler = builder.compiler
-        self.origin = Origin(device=settings.device_name, target=str(compiler.target), iree=compiler.version)
+        self.origin = Origin(
+            device=settings.device_name,
+            target=str(compiler.target),
+            iree=compiler.version,
+            bitwise=settings.bitwise,
+        )
         """The origin of this runner's records."""
         self._microbenchmarks = microbenchmarks
         self._prepared: WeakKeyDictionary[DeviceChild, _Prepared] = WeakKeyDictionary()
@@ -142,7 +149,7 @@ class Runner:
             limit_s = timing.time_limit_s(at.check_s)
             checked = (child, _CANDIDATE, f"{_REFERENCE}/{number}", task.dispatch, member, limit_s)
             _load(child, _CANDIDATE, member, artifact)
-            check_result(*checked)
+            self._check_result(*checked)
             run = partial(child.run, _CANDIDATE, timeout_s=timing.time_limit_s(at.batch_s))
             baseline = partial(child.run, f"{_DEFAULT}/{number}")
             try:
@@ -150,7 +157,7 @@ class Runner:
                     run, baseline, timing.SCREENING, batch=at.batch, best=threshold, earlier=at.samples_us
                 )
                 if not measured.cut_short:  # The others cannot win.
-                    check_edges(*checked)
+                    self._check_edges(*checked)
             finally:
                 if child.alive:
                     child.unload(_CANDIDATE)
@@ -224,18 +231,22 @@ class Runner:
                     results[waiting.pop()] = failure
         return results
 
-    def check_members(self, task: Task, candidate: Candidate, artifact: Artifact | None = None) -> None:
+    def check_members(
+        self, task: Task, candidate: Candidate, artifact: Artifact | None = None, *, bitwise: bool = False
+    ) -> None:
         """Compare a candidate's results with the default's in every dispatch of the task's group.
 
         Args:
             task: the task.
             candidate: its candidate.
             artifact: a client's own artifact of the candidate, for the first dispatch of the group.
+            bitwise: whether results have to be equal bit for bit, on random inputs.
 
         Raises:
             CandidateFailed: a result is wrong, or it cannot be compiled or run. The message says if it is the
                 default that failed.
         """
+        checks = (partial(check_result, bitwise=True),) if bitwise else (self._check_result, self._check_edges)
         pairs = zip(task.dispatch.members, *self._pair(task, candidate, artifact), strict=True)
         busy = [_DEFAULT]
         with self._against_default(busy) as child:
@@ -244,7 +255,7 @@ class Runner:
                 limit_s = timing.time_limit_s(self._load_reference(child, task, member, default))
                 busy[0] = _CANDIDATE
                 _load(child, _CANDIDATE, member, tuned)
-                for check in (check_result, check_edges):
+                for check in checks:
                     check(child, _CANDIDATE, f"{_REFERENCE}/0", task.dispatch, member, limit_s)
 
     def guard_round(
@@ -328,9 +339,9 @@ class Runner:
                 if name == default:
                     child.store_reference(key, reference, self._seed + 1 + number)
                 else:
-                    check_result(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
+                    self._check_result(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
                     if not number and (index or name not in tried_on_edges):
-                        check_edges(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
+                        self._check_edges(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
 
         def run_of(name: str, members: Mapping[int, Member]) -> Callable[[int], float]:
             weight = sum(member.calls for member in members.values())
@@ -389,7 +400,7 @@ class Runner:
         child.store_reference(key, reference, self._seed)
         # The default is its own reference: a result that changes from run to run can verify nothing.
         started = time.perf_counter()
-        check_result(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
+        self._check_result(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
         return time.perf_counter() - started
 
     def _refuse_impossible(self, child: DeviceChild, task: Task, measured: timing.Measurement) -> None:

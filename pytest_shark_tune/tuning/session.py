@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Self
 
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tuning.builder import Builder
+from pytest_shark_tune.tuning.builder import Builder, with_code
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.compile_step import CompileStep
 from pytest_shark_tune.tuning.database import TuningDatabase
@@ -88,7 +89,14 @@ class Session:
         self.planner = Planner(settings, cache, self.run, self.builder, self.database, profiler, forms, report)
         model_final = ModelFinal(self.builder, models)
         self.finals = Finals(
-            self.run, self.database, self.runner, model_final, settings.budget, len(settings.devices), report
+            self.run,
+            self.database,
+            self.runner,
+            model_final,
+            settings.budget,
+            len(settings.devices),
+            report,
+            partial(with_code, self.builder),
         )
         self.form_finals = FormFinals(
             untuned,
@@ -106,12 +114,13 @@ class Session:
         """Kernels that clients compiled, and the seconds that took, by plan, task and candidate."""
         self.report = report
         self._stepped: dict[str, Self] = {}
+        self._retargeted: dict[tuple[str, ...], Self] = {}
 
     def close(self) -> None:
         """End everything that this session started."""
         self.builder.close()
         self.children.close()
-        for session in self._stepped.values():
+        for session in (*self._stepped.values(), *self._retargeted.values()):
             session.close()
 
     def with_step(self, step: CompileStep) -> Self:
@@ -121,6 +130,14 @@ class Session:
                 self.settings, self.compiler, self.cache, report=self.report, step=step, results=self.results
             )
         return self._stepped[step.key]
+
+    def with_compiler(self, compiler: Compiler) -> Self:
+        """A session like this with another compiler; the same one for equal identities."""
+        if compiler.identity not in self._retargeted:
+            self._retargeted[compiler.identity] = type(self)(
+                self.settings, compiler, self.cache, report=self.report, results=self.results
+            )
+        return self._retargeted[compiler.identity]
 
     def processor(self) -> AbstractContextManager[object]:
         """Hold the device while a compiler runs, if both are the same processor."""
@@ -132,5 +149,9 @@ class Session:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that measurements depend on besides the dispatch, and of the user's search space."""
-        return content_key(self.database.fingerprint, self.settings.request)
+        """A hash of everything that winners depend on besides the dispatch: measurements, and the user's choices."""
+        return self.fingerprint_of(bitwise=self.settings.bitwise)
+
+    def fingerprint_of(self, *, bitwise: bool) -> str:
+        """The fingerprint of a session that asks for equal bits, or does not, and else is like this one."""
+        return content_key(self.database.fingerprint, self.settings.request, *(["bitwise"] if bitwise else []))

@@ -11,6 +11,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION
 from pytest_shark_tune.device.identity import runtime_version, ways_of_driving
 from pytest_shark_tune.forms.form import Form
+from pytest_shark_tune.measurement.change_points import Spread
 from pytest_shark_tune.measurement.correctness import CHECK_VERSION
 from pytest_shark_tune.measurement.timing import MEASUREMENT_VERSION
 from pytest_shark_tune.plan.source import ModelInput
@@ -52,6 +53,12 @@ class RunSettings:
     """How specs come to their ops in production: ``compile`` (``shark-tune compile``) or ``flag`` (iree-compile's)."""
     tolerance: float = TOLERANCE
     """How far a guarded entry may fall below its recorded speed."""
+    spread: Spread | None = None
+    """How far the ratios of unchanged entries differ from session to session; ``None`` if no history is kept."""
+    bitwise: bool = False
+    """Whether results have to be equal to the default's bit for bit."""
+    trusts_identity: bool = False
+    """Whether a guarded entry's speed holds where its machine code is the measured one, though a device is here."""
     models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen
     """What the user says of the models that are read."""
     forms: tuple[Form, ...] = ()
@@ -107,4 +114,5 @@ class RunSettings:
             step: the key of a client's compile step; empty without one.
         """
         versions = [form, MEASUREMENT_VERSION, CHECK_VERSION, ARTIFACT_VERSION, SPEC_VERSION]
-        return content_key(self.fingerprint(compiler), versions, *filter(None, (step, self.bundle)))
+        bits = "bitwise" if self.bitwise else ""
+        return content_key(self.fingerprint(compiler), versions, *filter(None, (step, self.bundle, bits)))

@@ -66,13 +66,13 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (3, "60834c421870186c"),
+    "guard/plan.py GUARD_VERSION": (4, "482d51812cff5ccb"),
     "plan/make.py PLAN_VERSION": (3, "ef0dde807761b43a"),
     "tuning/model/profile.py PROFILE_VERSION": (2, "25a55421f8972cb2"),
-    "tuning/database.py DATABASE_VERSION": (3, "d91adbaa5e848b72"),
+    "tuning/database.py DATABASE_VERSION": (4, "bf692957b047d6b0"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
-    "measurement/correctness.py CHECK_VERSION": (2, "1884d929afe2f1d1"),
+    "measurement/correctness.py CHECK_VERSION": (3, "a2e9c67045104cea"),
     "dispatch/extraction.py EXTRACTION_VERSION": (3, "b6892664110b7bdf"),
     "measurement/timing.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
     "search/facts.py FACTS_VERSION": (1, "a0d6d16a02b2bab4"),

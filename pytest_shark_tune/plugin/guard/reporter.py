@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_shark_tune.plugin import reporting
+from pytest_shark_tune.plugin.guard.options import GuardOptions
 from pytest_shark_tune.plugin.interrupts import Interrupts
-from pytest_shark_tune.plugin.options import GuardOptions, ReportOptions, TuneOptions, is_dry, target_name
+from pytest_shark_tune.plugin.options import ReportOptions, TuneOptions, is_dry, target_name
 from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
 from pytest_shark_tune.plugin.xdist.messages import message_of, property_of, show_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_shark_tune.guard.history import HistoryPoint
+    from pytest_shark_tune.plugin.guard.keeper import HistoryKeeper
     from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult
     from pytest_shark_tune.system.directories import HeldDirectory
 
@@ -51,6 +56,7 @@ class GuardReporter:
         self._problems: list[str] = []
         self._interrupts = Interrupts(terminate=True)
         self._run_directory: HeldDirectory | None = None
+        self._history: HistoryKeeper | None = None
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -128,12 +134,24 @@ class GuardReporter:
         """Write the reports, however the run ended, and fail a run that should have guarded something and did not."""
         self._interrupts.wind_down()
         if not is_dry(session.config):
+            self._keep_history(session)
             self._write_reports(session, exitstatus)
         if not self._results and not is_dry(session.config) and exitstatus in _UNALARMED:
             self._miss(session)
         if status := self._interrupts.status:
             session.exitstatus = status
         return (yield)
+
+    def _keep_history(self, session: pytest.Session) -> None:
+        """Append the speeds of this run to the history, and fail it if the history asks for that."""
+        if self._options.history is None or not self._results:
+            return
+        from pytest_shark_tune.plugin.guard.keeper import HistoryKeeper
+
+        self._history = HistoryKeeper(self._options, self._config.rootpath)
+        self._history.keep(result.point for result in self._results.values() if result.point is not None)
+        if self._history.problem:
+            self._fail(session, self._history.problem)
 
     def _write_reports(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         reports, has_results = self._options.reports, bool(self._results or self._failures)
@@ -149,9 +167,13 @@ class GuardReporter:
         if reports.page is not None:
             from pytest_shark_tune.report.html.page import guard_page
 
-            problems.append(write_report("--tune-report-html", reports.page, guard_page(*found)))
+            problems.append(write_report("--tune-report-html", reports.page, guard_page(*found, self._points)))
         for problem in filter(None, problems):
             self._fail(session, problem)
+
+    @property
+    def _points(self) -> Sequence[HistoryPoint]:
+        return self._history.points if self._history is not None else ()
 
     def _miss(self, session: pytest.Session) -> None:
         """Fail a run that guarded nothing, if the command line asks for it: an ini file may be for other runs."""
@@ -176,6 +198,8 @@ class GuardReporter:
 
             reporting.section(terminalreporter, "shark-tune guard")
             for line in terminal_lines(self._results.values(), self._shown_failures):
+                reporting.write_line(terminalreporter, line)
+            for line in self._history.lines() if self._history is not None else ():
                 reporting.write_line(terminalreporter, line)
             if os.environ.get("GITHUB_ACTIONS") == "true":
                 workspace = Path(os.environ.get("GITHUB_WORKSPACE") or self._config.invocation_params.dir)

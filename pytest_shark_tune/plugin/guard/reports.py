@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 
 import msgspec
@@ -11,7 +12,8 @@ import pytest
 from pytest_shark_tune.compiler.compiler import compiler_version
 from pytest_shark_tune.device.identity import runtime_version
 from pytest_shark_tune.errors import CandidateFailed, SharkTuneError
-from pytest_shark_tune.guard.verdict import CheckOutcome, Verdict
+from pytest_shark_tune.guard.history import HistoryPoint
+from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.plugin.cases import Guarded
 from pytest_shark_tune.plugin.guard.evaluation import verdict_on_failure
 from pytest_shark_tune.plugin.guard.reporter import FAILURE, PROPERTY
@@ -19,9 +21,12 @@ from pytest_shark_tune.plugin.guard.setup import GuardSetup
 from pytest_shark_tune.plugin.kernels import as_failure
 from pytest_shark_tune.plugin.options import given_options
 from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult, said_first
+from pytest_shark_tune.system.cache import content_key
+from pytest_shark_tune.system.machine import driver_version, processors
 
 __all__ = ["VERDICT", "attach_failure", "conclude"]
 
+_DIGITS = 12
 VERDICT = pytest.StashKey[Verdict]()
 """The verdict on the check of a test, in the stash of its item."""
 
@@ -60,6 +65,7 @@ def _attach(
         file=path,
         line=_line_of(item),
         where=_where(setup),
+        point=_point(setup, guarded, verdict),
     )
     report.user_properties.append((PROPERTY, msgspec.json.encode(result).decode()))
     facts = {"entry": verdict.entry, "promise": str(verdict.check), "outcome": str(verdict.outcome)}
@@ -74,6 +80,35 @@ def attach_failure(item: pytest.Item, report: pytest.TestReport) -> None:
             test=item.nodeid, file=str(item.path), line=_line_of(item), reason=said_first(str(report.longrepr))
         )
         report.user_properties.append((FAILURE, msgspec.json.encode(failure).decode()))
+
+
+def _point(setup: GuardSetup, guarded: Guarded, verdict: Verdict) -> HistoryPoint | None:
+    """The measured speed for the history; ``None`` if nothing was measured, or nobody keeps a history."""
+    metrics, settings, entry = verdict.metrics, setup.settings, guarded.entry
+    if setup.guard.history is None or verdict.check is not EntryCheck.FAST or "ratio" not in metrics:
+        return None
+    driver = driver_version(setup.options.target.driver)
+    return HistoryPoint(
+        run="",
+        time="",
+        entry=entry.name,
+        config=content_key(entry.form.form if entry.form else entry.compilation_info)[:_DIGITS],
+        outcome=str(verdict.outcome),
+        us=metrics["tuned_us"],
+        default_us=metrics["baseline_us"],
+        ratio=metrics["ratio"],
+        ratio_low=metrics["ratio_low"],
+        ratio_high=metrics["ratio_high"],
+        rounds=int(metrics["rounds"]),
+        calibration=verdict.calibration,
+        target=str(setup.options.target),
+        device=settings.device_name,
+        processors=processors(),
+        machine=content_key(platform.node(), settings.device_name, driver, processors())[:_DIGITS],
+        driver=driver,
+        iree=compiler_version(),
+        runtime=runtime_version(),
+    )
 
 
 def _where(setup: GuardSetup) -> str:

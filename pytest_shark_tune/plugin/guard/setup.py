@@ -9,9 +9,10 @@ import pytest
 
 from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
 from pytest_shark_tune.guard.session import GuardSession
+from pytest_shark_tune.plugin.guard.options import GuardOptions
 from pytest_shark_tune.plugin.guard.reporter import RUN_DIRECTORY
 from pytest_shark_tune.plugin.interrupts import Interrupts
-from pytest_shark_tune.plugin.options import GuardOptions, TuneOptions
+from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, check_temporary, find_devices
 from pytest_shark_tune.plugin.xdist.messages import progress_callback
 from pytest_shark_tune.system import cleanup
@@ -81,6 +82,8 @@ def _guard_settings(config: pytest.Config, options: TuneOptions, guard: GuardOpt
         rotate_bytes=options.rotate_bytes,
         route=guard.route,
         tolerance=guard.tolerance,
+        trusts_identity=guard.trusts_identity,
+        spread=guard.session_spread(devices["name"]),
         models=options.models,
     )
 

@@ -170,6 +170,7 @@ def _settings(
         rotate_bytes=options.rotate_bytes,
         share=options.share,
         fresh=options.fresh,
+        bitwise=options.bitwise,
         models=options.models,
         forms=options.forms,
         reference=options.reference,

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from pytest_shark_tune.guard.history import HistoryPoint
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
 from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult
 from pytest_shark_tune.report.html.figure import Figure, Table
 from pytest_shark_tune.report.html.figures.guard import draw_checks, draw_speeds
+from pytest_shark_tune.report.html.figures.history import draw_history
 from pytest_shark_tune.report.html.section import Section
 
 __all__ = ["guard_section"]
 
 
 def guard_section(
-    results: Iterable[GuardResult], failures: Sequence[GuardFailure] = (), ended_early: str = ""
+    results: Iterable[GuardResult],
+    failures: Sequence[GuardFailure] = (),
+    ended_early: str = "",
+    history: Sequence[HistoryPoint] = (),
 ) -> Section:
     """Return the section of a guarding run.
 
@@ -23,6 +28,7 @@ def guard_section(
         results: the verdicts.
         failures: the failures without a verdict.
         ended_early: the reason why the run did not check everything; empty if it did.
+        history: the history of guarding, if one is kept.
     """
     order = list(EntryCheck)
     found = sorted(results, key=lambda result: (result.spec, result.verdict.entry, order.index(result.verdict.check)))
@@ -42,7 +48,7 @@ def guard_section(
             else "Nothing was guarded."
         ],
         warnings=[f"The run ended early, so this is not all: {ended_early}."] if ended_early else [],
-        figures=[figure for figure in (*figures, _failures(failures)) if figure is not None],
+        figures=[figure for figure in (*figures, draw_history(history), _failures(failures)) if figure is not None],
     )
 
 

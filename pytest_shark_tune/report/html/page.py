@@ -15,6 +15,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from pytest_shark_tune import __version__
+from pytest_shark_tune.guard.history import HistoryPoint
 from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult
 from pytest_shark_tune.report.html.dispatch_section import dispatch_section
 from pytest_shark_tune.report.html.figures.across import compare_runs
@@ -63,15 +64,21 @@ def tuning_page(runs: Sequence[FinishedRun]) -> str:
     return _page("shark-tune report", overview, sections, left_out)
 
 
-def guard_page(results: Iterable[GuardResult], failures: Sequence[GuardFailure] = (), ended_early: str = "") -> str:
+def guard_page(
+    results: Iterable[GuardResult],
+    failures: Sequence[GuardFailure] = (),
+    ended_early: str = "",
+    history: Sequence[HistoryPoint] = (),
+) -> str:
     """Return the page of a run that guarded.
 
     Args:
         results: the verdicts.
         failures: the failures without a verdict.
         ended_early: the reason why the run did not check everything; empty if it did.
+        history: the history of guarding, if one is kept.
     """
-    section = _rendered(_blocks(), guard_section(results, failures, ended_early))
+    section = _rendered(_blocks(), guard_section(results, failures, ended_early, history))
     return _page("shark-tune guard", None, [(section, [])], 0)
 
 

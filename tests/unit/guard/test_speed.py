@@ -12,8 +12,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_shark_tune.guard.speed import RUN_ALPHA, AcceptanceCriteria, decide, judge, most_rounds, run_sequential_test
+from pytest_shark_tune.guard.speed import (
+    RUN_ALPHA,
+    AcceptanceCriteria,
+    decide,
+    judge,
+    most_rounds,
+    run_sequential_test,
+    session_allowance,
+)
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
+from pytest_shark_tune.measurement.change_points import Spread
 from pytest_shark_tune.measurement.rounds import combine_rounds
 from pytest_shark_tune.measurement.timing import FINAL_ROUNDS, Measurement
 from pytest_shark_tune.records.types import WinnerRecord
@@ -342,3 +351,28 @@ def test_an_interval_over_two_blocks_breaks_nothing() -> None:
 def test_a_measurement_that_was_cut_short_is_slower_than_the_default() -> None:
     given = msgspec.structs.replace(measured(0.3, blocks=0), ratio_low=0.0, ratio_high=1.0, cut_short=True)
     assert judge("matmul", given, CRITERIA).outcome is CheckOutcome.FAILED
+
+
+def broken_over_sessions(offset: float, spread: Spread, slowed: float, count: int) -> int:
+    """How many entries are broken on a quiet machine where each session has an offset of its own."""
+    chance = random.Random(0)
+    broken = 0
+    for _ in range(count):
+        tuning, guarding = chance.gauss(0, offset), chance.gauss(0, offset)
+        criteria = tuned([measured(1.5 * math.exp(tuning + chance.gauss(0, 0.003))) for _ in range(FINAL_ROUNDS)])
+        criteria = msgspec.structs.replace(criteria, allowance=session_allowance(spread, criteria.alpha))
+        mean = 1.5 / slowed * math.exp(guarding)
+
+        def ratio(mean: float = mean) -> float:
+            return mean * math.exp(chance.gauss(0, 0.003))
+
+        found = outcome_of(ratio, criteria)
+        broken += found is CheckOutcome.FAILED
+    return broken
+
+
+def test_offsets_of_sessions_break_nothing_once_the_history_has_their_spread() -> None:
+    unknown, known = Spread(0.0, 0), Spread(0.03, 40)
+    assert broken_over_sessions(0.03, unknown, 1.0, 300) > 10
+    assert broken_over_sessions(0.03, known, 1.0, 300) == 0
+    assert broken_over_sessions(0.03, known, 1.35, 50) == 50
