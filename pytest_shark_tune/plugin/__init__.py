@@ -12,6 +12,7 @@ from pytest_shark_tune.plugin.files import collect_file, named_path, read_comman
 from pytest_shark_tune.plugin.guard.parameters import guard_parameters, has_snapshots
 from pytest_shark_tune.plugin.guard.reporter import GuardReporter
 from pytest_shark_tune.plugin.marker import marks_of
+from pytest_shark_tune.plugin.option_table import add_options
 from pytest_shark_tune.plugin.reporting import EscapedReports, escaping_errors
 
 __all__ = [
@@ -30,7 +31,7 @@ _MARKER = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add our options."""
-    options.add_options(parser)
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:

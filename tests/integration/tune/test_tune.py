@@ -232,10 +232,25 @@ def test_without_tune_marked_tests_are_skipped_with_the_command(suite: Suite) ->
     outcome = suite.run("-rs", "--tune-target=cuda:sm_89")
     outcome.lines.fnmatch_lines(
         [
+            "nothing guarded: no snapshot for cuda:sm_89 beside test_suite.py; make one with",
+            "    pytest test_suite.py --tune --tune-target=cuda:sm_89*",
             "SKIPPED *: there is no snapshot for cuda:sm_89 to guard: pytest test_suite.py --tune * makes one",
             "*1 failed, 3 passed, 1 skipped*",
         ]
     )
+
+
+def test_a_missing_model_is_an_error_of_a_run_that_does_not_tune(make_suite: MakeSuite) -> None:
+    test = "import pytest\n\n@pytest.mark.tune('gone.mlir')\ndef test_it(measurement):\n    pass\n"
+    outcome = make_suite({"test_suite.py": test}).run("-q")
+    assert outcome.status == 1, outcome.text
+    outcome.lines.fnmatch_lines(["there is no file */gone.mlir"])
+
+
+def test_an_option_of_tuning_is_refused_by_a_run_that_does_not_tune(suite: Suite) -> None:
+    outcome = suite.run("--tune-time=30m")
+    assert outcome.status == pytest.ExitCode.USAGE_ERROR, outcome.text
+    outcome.lines.fnmatch_lines(["ERROR: --tune-time: it is for tuning, and this run only checks specs: add --tune"])
 
 
 @pytest.mark.parametrize("absent", ["xdist", "benchmark"])
