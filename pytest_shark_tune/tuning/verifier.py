@@ -114,7 +114,7 @@ class Verifier:
                 return _record(draft, (check,), dropped, model=source.name)
             dropped |= bad
             draft = draft.without(bad)
-        note = "no entry of the spec pays in the whole of it" if dropped else "nothing in it was tuned"
+        note = "no entry of the spec pays in the whole of it" if dropped else "the spec has no entry for it"
         return _record(draft, (SourceCheck(source=source.name, applied=0, note=note),), dropped, model=source.name)
 
     def models(self, plan: Plan, source: Source, draft: Draft) -> list[TunedModel]:
@@ -154,7 +154,7 @@ class Verifier:
 
     def _check(self, plan: Plan, source: Source, draft: Draft) -> tuple[SourceCheck, dict[str, str]]:
         """Check one source; return the check, and the reasons against entries by name."""
-        nothing = SourceCheck(source=source.name, applied=0, note="nothing in it was tuned")
+        nothing = SourceCheck(source=source.name, applied=0, note="the spec has no entry for it")
         if bad := self._refused(plan, source, draft):
             return nothing, bad
         models = self.models(plan, source, draft)

@@ -143,7 +143,7 @@ class TuneController:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the table, the funnel, and the files that were written or could not be written."""
-        show(terminalreporter, self._setup, self._store, self._finished)
+        show(self._config, terminalreporter, self._setup, self._store, self._finished)
         problems = [self._setup.storage.explain(error) or str(error) for error in self._store.failures]
         problems += self._finished.problems
         for line in dict.fromkeys([*problems, *filter(None, [self._ended])]):

@@ -7,8 +7,11 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
+from pytest_shark_tune.plugin.tune.next_steps import next_steps
 from pytest_shark_tune.plugin.tune.run import TuningRun
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.records.types import FinalRecord, Record
@@ -21,6 +24,10 @@ from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.bundle import BUNDLE, Packed, pack
 
 __all__ = ["Finished", "finish_run", "show"]
+
+_NARROWEST = 80
+"""The least columns that tables are made for: a narrower terminal breaks their lines."""
+_NOTHING_WON = "no spec was written: nothing won"
 
 
 @dataclass(frozen=True)
@@ -97,28 +104,31 @@ def _pack(setup: Setup, store: ResultStore, run: TuningRun) -> Packed | None:
         return None
 
 
-def show(terminalreporter: Any, setup: Setup, store: ResultStore, finished: Finished) -> None:
-    """Show the table, the funnel, and the files that were written or could not be written."""
+def show(config: pytest.Config, terminalreporter: Any, setup: Setup, store: ResultStore, finished: Finished) -> None:
+    """Show the tables, the files that were written, and the answer with the next command."""
     if setup.stops_after_compile and not setup.is_dry:
         reporting.section(terminalreporter, "shark-tune")
         packed = finished.packed.describe() if finished.packed else "no bundle was written: nothing was compiled"
         reporting.write_line(terminalreporter, packed)
-    if finished.summary is None:
+    if (summary := finished.summary) is None:
         return
     reporting.section(terminalreporter, "shark-tune")
+    sources = [source for plan in store.plans for source in plan.sources]
+    steps = next_steps(config, setup.options, summary, sources, spec=store.spec_path, snapshots=store.snapshots)
     text = render(
-        finished.summary,
-        width=max(terminalreporter._tw.fullwidth, 100),
+        summary,
+        width=max(terminalreporter._tw.fullwidth, _NARROWEST),
         spec=store.spec_path,
         snapshots=store.snapshots,
         changes={change.path: said for change in store.changes if (said := change.describe())},
         unwritten=[change.path for change in store.changes if change.is_unwritten],
         forms=store.form_paths,
-        **({} if setup.bundle is None else {"without_spec": _merge_advice(setup)}),
+        without_spec=_NOTHING_WON if setup.bundle is None else _merge_advice(setup),
+        everything=config.get_verbosity() > 0,
+        written=(*finished.landscapes, *finished.reports),
+        next_steps=() if setup.bundle is not None else tuple(steps),
     )
     reporting.write(terminalreporter, text)
-    for line in (*finished.landscapes, *finished.reports):
-        reporting.write_line(terminalreporter, line)
 
 
 def _merge_advice(setup: Setup) -> str:

@@ -140,7 +140,11 @@ class TuningRun:
     def _time_for_trying(self) -> float | None:
         """The seconds for trying candidates; ``None`` without a limit."""
         budget = self._setup.settings.budget
-        return None if budget.total_s is None else budget.for_trying_s(has_models=self._store.has_models)
+        return (
+            None
+            if budget.total_s is None
+            else budget.for_trying_s(has_models=any(plan.models for plan in self._store.plans))
+        )
 
     def _publish(self, dispatch: str, candidates: Sequence[str]) -> None:
         """Let those that compile know which candidates come next: a hint, so a full disk ends nothing here."""
