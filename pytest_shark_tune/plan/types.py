@@ -15,8 +15,21 @@ from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.search.facts import ProblemFacts, facts_of, on_device
 from pytest_shark_tune.search_space.candidate import Candidate
+from pytest_shark_tune.system.steps import Stage, Step
 
-__all__ = ["NOT_TRIED", "POOL", "AnyTask", "KernelTask", "Plan", "Task", "Wanted", "renamed", "with_data_of"]
+__all__ = [
+    "NOT_TRIED",
+    "POOL",
+    "AnyTask",
+    "KernelTask",
+    "Plan",
+    "Stage",
+    "Step",
+    "Task",
+    "Wanted",
+    "renamed",
+    "with_data_of",
+]
 
 NOT_TRIED = "not_tried"
 """The state of a candidate or a form that the run did not get to."""

@@ -39,6 +39,7 @@ def render(
     without_spec: str = "no spec was written: nothing won",
     everything: bool = False,
     written: Sequence[str] = (),
+    spent: str = "",
     next_steps: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return the end of a run as plain text: times, losses, notes, written files, and the answer.
@@ -56,6 +57,7 @@ def render(
         without_spec: the sentence to show if there is no spec.
         everything: whether to show the funnel of every dispatch, and the configs of all winners.
         written: lines about other files.
+        spent: how the time was spent.
         next_steps: the purposes and the commands to type next.
     """
     lines: list[str] = []
@@ -85,6 +87,7 @@ def render(
         for sentence in answers(summary):
             lines += wrapped(sentence, width)
         lines += config_lines(summary, width, everything=everything)
+    lines += wrapped(spent, width)
     for step, command in next_steps:
         lines += [f"{step}:", f"{'':{INDENT}}{command}"]
     return "".join(f"{line}\n" for line in lines)

@@ -19,7 +19,7 @@ from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import GuardOptions, ReportOptions, TuneOptions, is_dry, target_name
 from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
-from pytest_shark_tune.plugin.xdist.messages import message_of, property_of, show_line
+from pytest_shark_tune.plugin.xdist.messages import display_of, message_of, property_of
 
 if TYPE_CHECKING:
     from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult
@@ -89,7 +89,7 @@ class GuardReporter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Store the result of a test, and show the messages of workers."""
         if note := message_of(report):
-            show_line(self._config, f"shark-tune: {note}")
+            display_of(self._config).say(note)
         result = _result_of(report)
         if result is not None:
             if not self._results:

@@ -7,10 +7,12 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
+from pytest_shark_tune.plugin.tune.header import describe_spent
 from pytest_shark_tune.plugin.tune.next_steps import next_steps
 from pytest_shark_tune.plugin.tune.run import TuningRun
 from pytest_shark_tune.plugin.tune.setup import Setup
@@ -27,6 +29,7 @@ __all__ = ["Finished", "finish_run", "show"]
 
 _NARROWEST = 80
 """The least columns that tables are made for: a narrower terminal breaks their lines."""
+_PROGRESS = "progress.jsonl"
 _NOTHING_WON = "no spec was written: nothing won"
 
 
@@ -42,6 +45,8 @@ class Finished:
     """A line for every report that was written."""
     problems: tuple[str, ...] = ()
     """A line for every report that could not be written."""
+    spent: str = ""
+    """How the time was spent."""
 
 
 def finish_run(setup: Setup, store: ResultStore, run: TuningRun, *, complete: bool) -> Finished:
@@ -65,12 +70,14 @@ def finish_run(setup: Setup, store: ResultStore, run: TuningRun, *, complete: bo
             candidates_tried=run.scheduler.candidates_tried,
             verify=setup.session.verifier.verify_draft if complete and setup.bundle is None else None,
         )
+    _write_progress(setup, store, run)
     landscapes: list[str] = []
     if setup.options.landscape is not None:
         note = f"chosen by the search {setup.options.search}"
         landscapes = write_landscapes(setup.options.landscape, store, note=note)
     reports, problems = _write_reports(setup, store, summary)
-    return Finished(summary, packed, tuple(landscapes), tuple(reports), tuple(problems))
+    spent = describe_spent(run.progress.events, run.progress.passed_s)
+    return Finished(summary, packed, tuple(landscapes), tuple(reports), tuple(problems), spent)
 
 
 def _write_reports(setup: Setup, store: ResultStore, summary: Summary) -> tuple[list[str], list[str]]:
@@ -92,6 +99,15 @@ def _write_reports(setup: Setup, store: ResultStore, summary: Summary) -> tuple[
         problems[f"report: {reports.page}"] = write_report("--tune-report-html", reports.page, page)
     written = [line for line, problem in problems.items() if line and not problem]
     return written, [problem for problem in problems.values() if problem]
+
+
+def _write_progress(setup: Setup, store: ResultStore, run: TuningRun) -> None:
+    """Write the events of the run, from which its estimates of the time left can be made again."""
+    lines = b"".join(msgspec.json.encode(event) + b"\n" for event in run.progress.events)
+    try:
+        journal.replace_file(setup.options.out / _PROGRESS, lines)
+    except OSError as error:
+        store.failures.append(error)
 
 
 def _pack(setup: Setup, store: ResultStore, run: TuningRun) -> Packed | None:
@@ -126,6 +142,7 @@ def show(config: pytest.Config, terminalreporter: Any, setup: Setup, store: Resu
         without_spec=_NOTHING_WON if setup.bundle is None else _merge_advice(setup),
         everything=config.get_verbosity() > 0,
         written=(*finished.landscapes, *finished.reports),
+        spent=finished.spent,
         next_steps=() if setup.bundle is not None else tuple(steps),
     )
     reporting.write(terminalreporter, text)

@@ -197,8 +197,11 @@ def test_the_terminal_shows_what_came_out(outcome: Outcome) -> None:
     )
 
 
-def test_a_new_best_is_told_as_it_comes(outcome: Outcome) -> None:
-    outcome.lines.fnmatch_lines([f"*{SLOW}: */3 tried, best so far * with * times the default's speed (* us)*"])
+def test_each_stage_is_told_as_it_begins(outcome: Outcome) -> None:
+    stages = ("search * of *", "finals*", "whole models*", "write*: writing the results")
+    outcome.lines.fnmatch_lines([f"shark-tune: {stage}" for stage in stages])
+    told = [line for line in outcome.text.splitlines() if line.startswith("shark-tune: search")]
+    assert len(told) == 1, "without a terminal there is a line for a stage, and one each half minute"
 
 
 def test_ids_are_stable_from_run_to_run_and_with_workers(suite: Suite, alone: Outcome, shared: Outcome) -> None:
