@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from pytest_shark_tune import __version__
-from pytest_shark_tune.commands import landscapes
+from pytest_shark_tune.commands import landscapes, start
 from pytest_shark_tune.commands.cache import cache
 from pytest_shark_tune.commands.compile import compile_model
 from pytest_shark_tune.commands.diff import diff_specs
@@ -40,12 +39,14 @@ class _Commands(click.Group):
 
 # With color, click leaves escape sequences in its output, so that they are shown escaped.
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "color": True})
-@click.version_option(__version__, prog_name="shark-tune")
+@click.version_option(package_name="pytest-shark-tune", prog_name="shark-tune")
 def main() -> None:
     """Work with tuning specs, and look into the inputs and the cache of pytest --tune."""
 
 
 for _command in (
+    start.info,
+    start.init,
     space,
     profile_model,
     compile_model,

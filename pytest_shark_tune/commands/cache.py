@@ -9,7 +9,8 @@ import click
 import pytest
 
 from pytest_shark_tune.commands.options import Command, cache_option
-from pytest_shark_tune.plugin.options import CACHE_SIZE, default_cache
+from pytest_shark_tune.plugin.option_table import CACHE_SIZE
+from pytest_shark_tune.plugin.options import default_cache
 from pytest_shark_tune.plugin.parse import parse_size
 from pytest_shark_tune.system.cache import KINDS, Cache, Kind
 

@@ -18,7 +18,7 @@ from pytest_shark_tune.commands.options import (
 from pytest_shark_tune.commands.output import check_output_path
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.flags import SPEC_FLAG
-from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.architecture import resolve_target
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.plan.forms import form_source
@@ -70,7 +70,7 @@ def compile_model(
         spec = spec or (form_file.parent / record.spec if record.spec else None)
     if record is None and spec is None:
         raise InputError("give a spec with --spec, or the record of a form with --form")
-    compiler = Compiler(Target.parse(tune_target), flags).for_models
+    compiler = Compiler(resolve_target(tune_target), flags).for_models
     check_output_path(output)
     text = read_whole_spec(spec) if spec is not None else ""
     source = read_model(model, shapes, dims)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def merge_records(
         raise InputError(f"-o {output}: cannot be written: {error.strerror}") from error
     for note in merged.notes:
         click.echo(note)
-    click.echo(render(summary, width=100, spec=output / "spec.mlir", snapshots=()), nl=False)
+    width = max(shutil.get_terminal_size().columns, 80)
+    click.echo(render(summary, width=width, spec=output / "spec.mlir", snapshots=()), nl=False)
     if bundle is None:
         click.echo("the spec was not tried on the sources of the runs: give their --bundle to have it tried")
     if merged.failed_defaults or summary.dropped:

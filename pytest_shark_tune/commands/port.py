@@ -11,7 +11,7 @@ from pytest_shark_tune.commands.inputs import report_dropped
 from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, report, writing
 from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.architecture import resolve_target
 from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import ModelInput
@@ -71,7 +71,7 @@ def port_spec(
     if retune and not models:
         raise InputError("--retune needs the MODEL to tune")
     check_spec_output(output)
-    target = Target.parse(tune_target or target_of(old) or "llvm-cpu")
+    target = resolve_target(tune_target or target_of(old) or "llvm-cpu")
     spec = read_old(old, from_python)
     if spec.text:
         report_dropped(old, spec.text)

@@ -12,7 +12,7 @@ from pytest_shark_tune.commands import options
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import MODEL_TIMEOUT_S, Compiler
-from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.architecture import resolve_target
 from pytest_shark_tune.device.discovery import devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.profile import Profile
@@ -68,7 +68,7 @@ def profile_model(
     call comes last, so that the shares add up to the call's time. The exit status is 0 if MODEL could be read, and 2
     if not.
     """
-    target = Target.parse(tune_target)
+    target = resolve_target(tune_target)
     compiler = Compiler(target, flags, timeout_s=MODEL_TIMEOUT_S)
     compiler.check()
     found_devices = devices_for(target, devices)

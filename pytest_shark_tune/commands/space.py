@@ -19,7 +19,7 @@ from pytest_shark_tune.commands.options import (
 )
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.device.architecture import resolve_target
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, spaces_from, untunable_members
 from pytest_shark_tune.search_space import SearchSpace, SpaceTooLarge
@@ -50,7 +50,7 @@ def space(
 
     A dispatch without one is listed with the reason. The exit status is 0 if INPUT could be read, and 2 if not.
     """
-    compiler = Compiler(Target.parse(tune_target), flags)
+    compiler = Compiler(resolve_target(tune_target), flags)
     compiler.check()
     extracted = extract_dispatches([read_model(source, shapes, dims)], compiler, processors())
     rows = []

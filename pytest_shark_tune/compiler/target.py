@@ -21,6 +21,7 @@ _BACKENDS = {
     "hip": (("--iree-hal-target-device=hip",), "--iree-rocm-target", "hip", "hip:gfx942"),
     "vulkan": (("--iree-hal-target-device=vulkan",), "--iree-vulkan-target", "vulkan", "vulkan:rdna3"),
 }
+_ALIASES = {"cpu": "llvm-cpu", "rocm": "hip"}
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -31,17 +32,24 @@ class Target(msgspec.Struct, frozen=True):
     """The value of the backend's target flag."""
 
     @classmethod
-    def parse(cls, text: str) -> Target:
-        """Read ``llvm-cpu``, ``cuda:sm_89``, ``hip:gfx942`` or ``vulkan:rdna3``.
+    def parse(cls, text: str, *, partial: bool = False) -> Target:
+        """Read ``llvm-cpu``, ``cuda:sm_89``, ``hip:gfx942`` or ``vulkan:rdna3``; ``cpu`` and ``rocm`` are other names.
+
+        Args:
+            text: The target.
+            partial: Whether the architecture of a GPU may be missing. It is then empty.
 
         Raises:
             InputError: the backend is unknown, or a GPU's architecture is missing.
         """
         backend, colon, architecture = text.partition(":")
+        backend = _ALIASES.get(backend, backend)
         if backend not in _BACKENDS:
             known = ", ".join(example for *_, example in _BACKENDS.values())
             raise InputError(f"unknown target {text!r}: give one of {known}")
         if not architecture:
+            if partial and backend != "llvm-cpu" and not colon:
+                return cls(backend, "")
             if backend != "llvm-cpu" or colon:
                 raise InputError(f"target {text!r} names no architecture: give for example {_BACKENDS[backend][3]}")
             architecture = "host"

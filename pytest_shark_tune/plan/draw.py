@@ -22,6 +22,7 @@ from pytest_shark_tune.search_space.candidate import (
     outside_candidate,
 )
 from pytest_shark_tune.search_space.config_reader import knobs_of, read_config, read_knobs
+from pytest_shark_tune.system.steps import Stage, Step
 
 __all__ = ["Drawn", "draw_candidates"]
 
@@ -68,9 +69,9 @@ def draw_candidates(
     tasks: list[Task] = []
     kernel_tasks: list[KernelTask] = []
     untunable: list[Untunable] = []
-    for found in attached:
+    for number, found in enumerate(attached):
         dispatch = found.dispatch
-        report(f"drawing candidates for {dispatch.name}")
+        report(Step(f"drawing candidates for {dispatch.name}", Stage.EXTRACT, number, len(attached)))
         try:
             own = [config for config in wanted if config.key == dispatch.key]
             narrow = found._replace(spaces=narrowed(found.spaces, request, known))

@@ -22,6 +22,7 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.dims import DIM
 from pytest_shark_tune.plan.parameters import match_parameters
 from pytest_shark_tune.plan.source import Source, check_data
+from pytest_shark_tune.system.steps import Stage, Step
 
 __all__ = ["Extracted", "extract_dispatches"]
 
@@ -59,8 +60,8 @@ def extract_dispatches(
     read: list[Source] = []
     with ThreadPoolExecutor(processors) as pool:
         compiled = [(source, _Compiled.submit(pool, compiler, source)) for source in sources]
-        for source, parts in compiled:
-            report(f"extracting the dispatches of {source.name}")
+        for number, (source, parts) in enumerate(compiled):
+            report(Step(f"extracting the dispatches of {source.name}", Stage.EXTRACT, number, len(sources)))
             try:
                 flow, functions = parts.flow(), parts.functions()
                 # The compiler refuses to make an executable of a module that calls for none.

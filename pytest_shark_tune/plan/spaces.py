@@ -21,6 +21,7 @@ from pytest_shark_tune.search_space import (
 )
 from pytest_shark_tune.search_space.gpu.padding import padded_spaces
 from pytest_shark_tune.search_space.registry import provided_spaces
+from pytest_shark_tune.system.steps import Stage, Step
 
 __all__ = [
     "NO_SPACE",
@@ -66,8 +67,8 @@ def attach_spaces(
     """
     attached: list[DispatchSpaces] = []
     untunable: list[Untunable] = []
-    for dispatch in dispatches:
-        report(f"finding the configs of {dispatch.name}")
+    for number, dispatch in enumerate(dispatches):
+        report(Step(f"finding the configs of {dispatch.name}", Stage.EXTRACT, number, len(dispatches)))
         try:
             failures: list[str] = []
             spaces = opened(search_spaces(dispatch, compiler, failures.append), request, compiler.target.backend)

@@ -17,6 +17,7 @@ from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.search.facts import ProblemFacts, facts_of, on_device
 from pytest_shark_tune.search_space.candidate import Candidate
+from pytest_shark_tune.system.steps import Stage, Step
 
 __all__ = [
     "NOTHING_WANTED",
@@ -25,6 +26,8 @@ __all__ = [
     "AnyTask",
     "KernelTask",
     "Plan",
+    "Stage",
+    "Step",
     "Task",
     "Wanted",
     "WantedOfSuite",

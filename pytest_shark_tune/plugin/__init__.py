@@ -10,10 +10,11 @@ import pytest
 from pytest_shark_tune.errors import NoCompiler
 from pytest_shark_tune.plugin import fixtures, options
 from pytest_shark_tune.plugin.files import collect_file, named_path, read_commands_file, refuse_hidden_characters
-from pytest_shark_tune.plugin.guard.options import GuardOptions, add_guard_options
+from pytest_shark_tune.plugin.guard.options import GuardOptions
 from pytest_shark_tune.plugin.guard.parameters import guard_parameters, has_snapshots
 from pytest_shark_tune.plugin.guard.reporter import GuardReporter
 from pytest_shark_tune.plugin.marker import marks_of
+from pytest_shark_tune.plugin.option_table import add_options
 from pytest_shark_tune.plugin.reporting import EscapedReports, escaping_errors
 
 __all__ = [
@@ -32,8 +33,7 @@ _MARKER = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add our options."""
-    options.add_options(parser)
-    add_guard_options(parser)
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:

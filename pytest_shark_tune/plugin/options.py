@@ -1,4 +1,4 @@
-"""The plugin's options, on the command line and in the ini file. They are read once into a frozen dataclass."""
+"""The values of the plugin's options, read once into frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.plugin import parse
+from pytest_shark_tune.plugin.option_table import Mode, destinations, flag_of
 from pytest_shark_tune.system.budget import TimeBudget
 from pytest_shark_tune.system.files import read_text
-from pytest_shark_tune.system.machine import processors
 
 if TYPE_CHECKING:
     # These modules import the compiler, and a run that does not tune must not wait for that.
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from pytest_shark_tune.search_space import SpaceRequest
 
 __all__ = [
-    "CACHE_SIZE",
     "ReportOptions",
     "TuneOptions",
-    "add_options",
     "bundle_is_given",
     "commands_file",
     "default_cache",
@@ -46,9 +44,6 @@ __all__ = [
     "target_name",
     "tuning_is_on",
 ]
-
-CACHE_SIZE = "10G"
-"""The default of ``--tune-cache-size``."""
 
 _DRY = (
     "collectonly",
@@ -267,71 +262,6 @@ def _refuse_compiler_options(config: pytest.Config) -> None:
         )
 
 
-def add_options(parser: pytest.Parser) -> None:
-    """Add every option to pytest, for the command line and for the ini file."""
-    group = parser.getgroup("shark-tune", "tuning IREE dispatches")
-
-    def add_flag(flag: str, help_text: str) -> None:
-        group.addoption(flag, action="store_true", default=False, help=help_text)
-        parser.addini(flag.removeprefix("--").replace("-", "_"), help_text, type="bool", default=False)
-
-    add_flag("--tune", "tune the dispatches of the suite, or of .mlir and .onnx files on the command line")
-    add_flag("--tune-fresh", "tune dispatches in the snapshot again, and use no measurement of an earlier run")
-
-    add_flag("--tune-bitwise", "let only configs win whose results equal the default's bit for bit")
-
-    def add(name: str, metavar: str, default: str, help_text: str) -> None:
-        dest = f"tune_{name.replace('-', '_')}"
-        group.addoption(f"--tune-{name}", dest=dest, metavar=metavar, default=None, help=help_text)
-        parser.addini(dest, help_text, default=default)
-
-    add("target", "TARGET", "llvm-cpu", "llvm-cpu (default), cuda:sm_89, hip:gfx942 or vulkan:rdna3")
-    add("device", "URIS", "", "IREE device URIs, comma-separated (default: all devices of the target's driver)")
-    add("candidates", "N", "60", "maximum number of candidates per dispatch (default: 60)")
-    add("time", "DURATION", "", "time of the whole run: 90s, 30m, 1h (default: no limit)")
-    add("share", "SHARE", "0.9", "share of a model's time that its tuned dispatches make up: 0.9 (default)")
-    add("search", "NAME", "model", "search strategy: model, which learns from results (default), random or exhaustive")
-    add("prior", "FILE", "default", "results of other shapes to begin with: FILE, none, or default, the shipped ones")
-    add("seed", "N", "0", "seed of the search and of the input data (default: 0)")
-    add("rotate", "SIZE", "", "rotate inputs through this much memory, past the caches: 256M, auto (default: off)")
-    add("spec", "FILE", "", "starter spec: its entries apply after the new ones")
-    add("out", "DIR", ".tune", "output directory for spec.mlir, records.jsonl and summary.json (default: .tune)")
-    add("function", "NAME", "", "the function to run, of a model that has several")
-    add("commands", "FILE", "", "tune the convolutions and matmuls of a list of MIOpen or Fusilli driver commands")
-    add("record-landscape", "FILE", "", "record measurements for shark-tune replay; FILE-DISPATCH for several")
-    add(
-        "reference",
-        "WHAT",
-        "default",
-        "what results of ONNX models are compared with: default, or onnx (the model's own)",
-    )
-    add("compare", "WHAT", "", "also time ONNX models in ONNX Runtime, where it is installed: ort")
-    add("stop-after", "STAGE", "", "compile: measure nothing, and pack the compiled candidates into OUT/bundle.tar")
-    add("bundle", "FILE", "", "measure the candidates in a bundle; the compiler is not needed")
-    add("jobs", "N", str(processors()), "number of compilations at a time (default: one per processor)")
-    add("compile-timeout", "DURATION", "", "time limit per candidate (default: 120s, less with --tune-time)")
-    add("cache", "DIR", "", "directory for plans and compiled candidates (default: the user's cache directory)")
-    add("cache-size", "SIZE", CACHE_SIZE, f"maximum size of the cache after a run: 500M, 20G (default: {CACHE_SIZE})")
-    group.addoption("--tune-cache-clear", action="store_true", default=False, help="empty the cache before the run")
-
-    def add_list(flag: str, metavar: str, help_text: str) -> None:
-        dest = flag.removeprefix("--").replace("-", "_")
-        group.addoption(flag, dest=dest, metavar=metavar, action="append", default=[], help=f"{help_text} (repeatable)")
-        parser.addini(dest, f"{help_text}; one a line", type="linelist", default=[])
-
-    add("report-md", "FILE", "", "write the results as Markdown; of guarding in one line if nothing changed")
-    add("report-html", "FILE", "", "write the results as one page of HTML with figures, which loads nothing else")
-    add_flag("--tune-trust-spec", "let the compiler interpret specs unchecked, which can run commands and write files")
-    add_list("--tune-input-shape", "NAME=SIZES", "sizes of an ONNX model's input: x=1x3x224x224")
-    add_list("--tune-input", "NAME=FILE", "data of a model's input: x=FILE.npy, or by the input's number: 0=FILE.npy")
-    add_list("--tune-dim", "INPUT.DIM=SIZES", "sizes of an open dimension to tune for: x.0=1,16,128")
-    add_list("--tune-parameters", "SCOPE=FILE", "file of a model's parameters: model=FILE.irpa, .gguf or .safetensors")
-    add_list("--tune-where", "CONDITION", 'condition on the configs to try: "wg_0 >= 64 and red_2 in (4, 8)"')
-    add_list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4")
-    add_list("--tune-form", "FORM", "a form of models to try: NAME of a known one, NAME=FLAGS, or none (default: all)")
-    add_list("--iree-compile-flag", "FLAG", "a flag for iree-compile, for the default and for all candidates")
-
-
 def _parse_forms(config: pytest.Config, target: Target) -> tuple[Form, ...]:
     """Return the forms to try: none where bits have to be the same, since a form computes in another way."""
     forms = parse.parse_forms("--tune-form", option_or_ini(config, "tune_form"), target)
@@ -412,14 +342,15 @@ def _parse_models(config: pytest.Config, function: str) -> ModelInput:
 
 
 def given_options(config: pytest.Config) -> list[str]:
-    """Return our options on the command line, for a command to run next; options that concern only one run are left
-    out.
+    """Return our options on the command line, for a command that tunes next; options that are for guarding or for one
+    run only are left out.
     """
+    left_out = {*_OF_ONE_RUN, *destinations(Mode.GUARD)}
     given: list[str] = []
     for name, value in vars(config.option).items():
-        if not name.startswith(("tune_", "iree_compile_flag")) or name in _OF_ONE_RUN:
+        if not name.startswith(("tune_", "iree_compile_flag")) or name in left_out:
             continue
-        flag = _flag(name)
+        flag = flag_of(name)
         if value is True:
             given.append(flag)
         elif isinstance(value, list):
@@ -450,12 +381,7 @@ def option_or_ini(config: pytest.Config, name: str) -> Any:
 
 def options_given(config: pytest.Config, names: Sequence[str]) -> list[str]:
     """Those of some options, by their destinations, that the command line gives."""
-    return [_flag(name) for name in names if config.getoption(name)]
-
-
-def _flag(name: str) -> str:
-    """The option with the destination ``name``."""
-    return f"--{name.replace('_', '-')}"
+    return [flag_of(name) for name in names if config.getoption(name)]
 
 
 def default_cache() -> Path:

@@ -62,8 +62,10 @@ def parse_target(text: str) -> Target:
     Raises:
         pytest.UsageError: the target is unknown or incomplete.
     """
+    from pytest_shark_tune.device.architecture import resolve_target  # It loads what asks devices.
+
     try:
-        return Target.parse(text)
+        return resolve_target(text)
     except InputError as error:
         raise pytest.UsageError(f"--tune-target: {error}") from error
 

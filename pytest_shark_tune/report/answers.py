@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import SourceCheck
@@ -11,10 +11,14 @@ from pytest_shark_tune.system.units import format_us
 
 __all__ = ["answers", "warnings"]
 
+_NAMED = 3
+"""The most dispatches that are named in a sentence."""
+
 
 def answers(summary: Summary) -> Iterator[str]:
     """Yield sentences that say how much faster what became."""
-    won = summary.improved
+    unproven = summary.unproven
+    won = [row for row in summary.improved if row.name not in unproven]
     count = len(summary.dispatches)
     answer = (
         f"{len(won)} of {count} {'dispatch' if count == 1 else 'dispatches'} {'is' if len(won) == 1 else 'are'} faster"
@@ -23,6 +27,10 @@ def answers(summary: Summary) -> Iterator[str]:
     if fastest is not None and fastest.speedup:
         answer += f", {fastest.name} by the most: {fastest.speedup:.2f}x"
     yield f"{answer}."
+    if unproven:
+        models = ", ".join(dict.fromkeys(check.source for check in unproven.values()))
+        are = "is" if len(unproven) == 1 else "are"
+        yield _listed(f"{len(unproven)} more {are} faster alone and unproven in {models}", list(unproven))
     for form in summary.forms:
         if form.ratio is not None:
             yield _whole(f"{form.model} in the form {form.form.name}", form)
@@ -30,6 +38,12 @@ def answers(summary: Summary) -> Iterator[str]:
     for check in summary.sources:
         if check.ratio is not None and check.source not in formed:
             yield _whole(check.source, check)
+
+
+def _listed(sentence: str, names: Sequence[str]) -> str:
+    """The sentence with the first of some names, if there are any."""
+    more = ", …" if len(names) > _NAMED else "."
+    return f"{sentence}: {', '.join(names[:_NAMED])}{more}" if names else f"{sentence}."
 
 
 def _whole(name: str, measured: FormRecord | SourceCheck) -> str:

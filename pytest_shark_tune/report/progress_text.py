@@ -1,97 +1,128 @@
-"""The progress of a run: its remaining time, the best candidates so far, and an estimate of the time left."""
+"""The progress of a run in one line: its stage, the steps done, the time left of everything, the best so far."""
 
 from __future__ import annotations
 
-import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 
+import msgspec
+
+from pytest_shark_tune.plan.roles import Phase
 from pytest_shark_tune.records.types import Record, State
+from pytest_shark_tune.report.remaining import Event, Remaining, Workload
+from pytest_shark_tune.results.result import TestResult
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
-from pytest_shark_tune.system.units import format_s, format_us
+from pytest_shark_tune.system.budget import TimeBudget
+from pytest_shark_tune.system.steps import Stage, Step
+from pytest_shark_tune.system.units import format_s
 
 __all__ = ["RunProgress"]
 
-_QUIET_S = 30.0
-"""The longest time without a line, even if nothing better was found."""
-_BETTER = 1.01
-"""The least factor by which a new best candidate is faster."""
+_AFTER_FINALS = (Phase.FORM_FINAL, Phase.SPEC, Phase.END_TO_END)
 
 
 class RunProgress:
-    """Keeps the time for trying candidates, from `start` on, and the best of them.
+    """Follows a run, from its first source to its files.
+
+    ``events`` are all changes so far. From them the estimates can be made again, see `remaining.replay`.
 
     Args:
-        limit_s: the seconds for trying candidates; ``None`` for no limit.
         clock: returns the time in seconds.
     """
 
-    def __init__(self, limit_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limit_s = limit_s
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._began_s = self._shown_s = clock()
+        self._began_s = clock()
+        self._search_ends_s: float | None = None
+        self._remaining = Remaining()
+        self._tests: Counter[Phase] = Counter()
+        self._ended: Counter[Phase] = Counter()
         self._tried = 0
-        self._best: dict[str, Record] = {}
+        self._detail = ""
+        self._best: dict[str, float] = {}
+        self.events: list[Event] = []
 
-    def start(self, limit_s: float | None = None) -> None:
-        """Begin to count the time, which is limited to ``limit_s`` if that is given, and the candidates."""
-        if limit_s is not None:
-            self._limit_s = limit_s
-        self._began_s = self._shown_s = self._clock()
-        self._tried = 0
+    @property
+    def stage(self) -> Stage:
+        """The present stage of the run."""
+        return self._remaining.stage
+
+    @property
+    def passed_s(self) -> float:
+        """The seconds since the run began."""
+        return self._clock() - self._began_s
+
+    def begin_search(self, tests: Counter[Phase], budget: TimeBudget, *, has_models: bool, devices: int) -> None:
+        """Begin to try candidates; the rest of the run is known from now on.
+
+        Args:
+            tests: the number of tests of each phase.
+            budget: the time of the run.
+            has_models: whether whole models are measured at the end.
+            devices: the number of devices.
+        """
+        self._tests = tests
+        work = Workload(
+            finals=tests[Phase.FINAL], models=sum(tests[phase] for phase in _AFTER_FINALS), devices=max(1, devices)
+        )
+        if budget.total_s is not None:
+            search_s = budget.for_trying_s(has_models=has_models)
+            self._search_ends_s = self.passed_s + search_s
+            finals_s = budget.for_finals_s(has_models=has_models)
+            work = msgspec.structs.replace(work, search_s=search_s, finals_s=finals_s, total_s=budget.left_s)
+        self._detail = "compiling the first candidates"
+        self._add(Stage.SEARCH, work=work)
+
+    def is_spent(self) -> bool:
+        """Return whether the time for trying candidates is used up."""
+        return self._search_ends_s is not None and self.passed_s > self._search_ends_s
 
     def note(self, record: Record) -> None:
         """Note a record of an earlier run: it costs no time, and may be the best so far."""
-        self._is_best(record)
+        if record.state is State.MEASURED and record.id != DEFAULT_ID and record.ratio is not None:
+            self._best[record.dispatch] = max(record.ratio, self._best.get(record.dispatch, 1.0))
 
-    def is_spent(self) -> bool:
-        """Return whether the time is used up."""
-        return self._limit_s is not None and self._clock() > self._began_s + self._limit_s
-
-    def left_s(self, waiting: int) -> float | None:
-        """Return the seconds until ``waiting`` more candidates are tried or the time is used up.
-
-        Returns:
-            ``None`` without a limit and before the first candidate.
-        """
-        passed = self._clock() - self._began_s
-        bounds = [] if self._limit_s is None else [max(0.0, self._limit_s - passed)]
-        if self._tried:
-            bounds.append(passed / self._tried * waiting)
-        return min(bounds, default=None)
-
-    def line(self, record: Record, *, tried: int, of: int, waiting: int) -> str:
-        """Return a line about the progress if there is a new best candidate, or none was returned for a while.
-
-        Args:
-            record: the record of the candidate that was just tried.
-            tried: the number of its dispatch's candidates that were tried.
-            of: the number of its dispatch's candidates.
-            waiting: the number of candidates of all dispatches that may yet be tried.
-
-        Returns:
-            An empty text if there is no news.
-        """
+    def add_record(self, record: Record, *, waiting: int) -> None:
+        """Take in the record of a candidate; ``waiting`` candidates of all dispatches may yet be tried."""
+        self.note(record)
         self._tried += 1
-        if not self._is_best(record) and self._clock() < self._shown_s + _QUIET_S:
-            return ""
-        self._shown_s = self._clock()
-        left_s = self.left_s(waiting)
-        left = f", about {format_s(left_s)} left" if waiting and left_s is not None else ""
-        return f"{record.dispatch}: {tried}/{of} tried, {self._best_so_far(record.dispatch)}{left}"
+        best = self._best.get(record.dispatch, 1.0)
+        # A search picks the luckiest of many measurements, which the final will not quite reach.
+        found = f"best about {best:.1f}x" if best > 1 else "none faster yet"
+        self._detail = f"{found} ({record.dispatch})"
+        self._add(Stage.SEARCH, self._tried, self._tried + waiting)
 
-    def _is_best(self, record: Record) -> bool:
-        if record.state is not State.MEASURED or record.id == DEFAULT_ID or record.ratio is None:
-            return False
-        best = self._best.get(record.dispatch)
-        if record.ratio <= (best.ratio if best and best.ratio else 1.0) * _BETTER:
-            return False
-        self._best[record.dispatch] = record
-        return True
+    def add_step(self, step: Step) -> None:
+        """Take in a step of a stage, as a process of the run reports it."""
+        self._detail = str(step)
+        self._add(step.stage, step.done, step.of)
 
-    def _best_so_far(self, dispatch: str) -> str:
-        best = self._best.get(dispatch)
-        if best is None:
-            return "none faster than the default so far"
-        took = format_us(statistics.median_high(best.samples_us)) if best.samples_us else "-"
-        return f"best so far {best.id} with {best.ratio:.2f} times the default's speed ({took})"
+    def add_ended(self, result: TestResult) -> None:
+        """Take in the result of a test that comes after the search."""
+        if result.final is not None:
+            self._ended[Phase.FINAL] += 1
+            self._add(Stage.FINALS, self._ended[Phase.FINAL], self._tests[Phase.FINAL])
+            self._detail = (
+                f"{result.final.dispatch}: {f'{result.final.winner} won' if result.final.winner else 'no winner'}"
+            )
+        elif result.form is not None or result.spec is not None:
+            self._ended[Phase.SPEC] += 1
+            self._add(Stage.MODELS, self._ended[Phase.SPEC], sum(self._tests[phase] for phase in _AFTER_FINALS))
+
+    def left_s(self) -> float | None:
+        """Return about how many seconds are left of the run; ``None`` before that can be told."""
+        return self._remaining.left_s(self.passed_s)
+
+    def line(self) -> str:
+        """Return the progress as one line, with the most important parts first."""
+        done, of = self._remaining.steps
+        count = f" {done} of {of}" if of and self.stage in (Stage.EXTRACT, Stage.SEARCH) else ""
+        left_s = self.left_s()
+        left = f", about {format_s(left_s)} left" if left_s is not None and left_s >= 1 else ""
+        return f"{self.stage}{count}{left}{f': {self._detail}' if self._detail else ''}"
+
+    def _add(self, stage: Stage, done: float = 0, of: float = 0, work: Workload | None = None) -> None:
+        event = Event(s=round(self.passed_s, 3), stage=stage, done=done, of=of, work=work)
+        self._remaining.add(event)
+        self.events.append(event)

@@ -1,33 +1,30 @@
-"""The summary as text, for the terminal at the end of a run.
-
-The tables are not rich's: their cells must stay whole, and names and losses take lines of their own between the rows.
-"""
+"""The summary as text, for the terminal at the end of a run."""
 
 from __future__ import annotations
 
-import textwrap
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from pytest_shark_tune.dispatch.types import Untunable
-from pytest_shark_tune.plan.types import NOT_TRIED
 from pytest_shark_tune.records.draft import is_of_starter
-from pytest_shark_tune.records.types import SourceCheck, State
+from pytest_shark_tune.records.types import SourceCheck
+from pytest_shark_tune.report.answers import answers
+from pytest_shark_tune.report.config_text import config_lines
 from pytest_shark_tune.report.form_text import describe_form
+from pytest_shark_tune.report.funnel_table import funnel_table
+from pytest_shark_tune.report.tables import INDENT, wrapped
+from pytest_shark_tune.report.times_table import times_table
 from pytest_shark_tune.results.coverage import Coverage
-from pytest_shark_tune.results.funnel import OTHERS, Cause, Loss, common_run_failures
+from pytest_shark_tune.results.funnel import common_run_failures
 from pytest_shark_tune.results.summary import DispatchSummary, Summary
-from pytest_shark_tune.system.units import format_us
 
 __all__ = ["render"]
 
-_INDENT = 4
 _LISTED = 6
 """The most names of a kind that are listed; all of them stand in summary.json."""
-_STATES = {NOT_TRIED: "not tried", State.MEASURED.value: "measured, not in the final"}
-"""Names for the states of candidates that did not fail."""
+_PROVISIONAL = "provisional: "
 
 
 def render(
@@ -40,10 +37,14 @@ def render(
     unwritten: Collection[Path] = (),
     forms: Sequence[Path] = (),
     without_spec: str = "no spec was written: nothing won",
+    everything: bool = False,
+    written: Sequence[str] = (),
+    spent: str = "",
+    next_steps: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Return the end of a run as plain text: times, funnel, whole functions, written files.
+    """Return the end of a run as plain text: times, losses, notes, written files, and the answer.
 
-    Lines are longer than ``width`` only to keep a figure, a name or a path whole. From 80 columns on all figures fit.
+    Lines are longer than ``width`` only to keep a name, a path or a command whole. From 80 columns on all figures fit.
 
     Args:
         summary: the summary of the run.
@@ -54,136 +55,42 @@ def render(
         unwritten: the snapshots that did not exist and were not written.
         forms: the response files of models.
         without_spec: the sentence to show if there is no spec.
+        everything: whether to show the funnel of every dispatch, and the configs of all winners.
+        written: lines about other files.
+        spent: how the time was spent.
+        next_steps: the purposes and the commands to type next.
     """
     lines: list[str] = []
     if summary.dispatches:
-        lines += [f"{summary.run.target} on {summary.run.device}", *_times_table(summary, width), ""]
-        lines += [*_funnel(summary, width), ""]
+        lines += wrapped(f"{summary.run.target} on {summary.run.device}", width)
+        lines += [*times_table(summary, width), ""]
+        if funnel := list(funnel_table(summary, width, everything=everything)):
+            lines += [*funnel, ""]
     for note in _notes(summary):
-        lines += _wrapped(note, width, indent=0)
+        lines += wrapped(note, width)
     if spec.exists():
         lines.append(f"spec: {spec}{' stays as an earlier run left it' if summary.run.keeps_spec else ''}")
         if summary.run.keeps_spec:
-            lines += _wrapped(_why_kept(summary), width, indent=_INDENT)
+            lines += wrapped(_why_kept(summary), width, indent=INDENT)
     elif any(not row.is_custom for row in summary.dispatches):
         why = "no spec was written: what won was left out, as told above" if summary.dropped else ""
-        lines += _wrapped(why or without_spec, width, indent=0)
+        lines += wrapped(why or without_spec, width)
     for path in forms:
         lines.append(f"form: {path}")
     for snapshot in sorted({*snapshots, *changes}):
         state = " is not written" if snapshot in unwritten else " is removed: it has no entry left"
         lines.append(f"snapshot: {snapshot}{'' if snapshot in snapshots else state}")
-        lines += [line for change in changes.get(snapshot, ()) for line in _wrapped(change, width, indent=_INDENT)]
+        lines += [line for change in changes.get(snapshot, ()) for line in wrapped(change, width, indent=INDENT)]
+    lines += written
+    if summary.dispatches:
+        lines.append("")
+        for sentence in answers(summary):
+            lines += wrapped(sentence, width)
+        lines += config_lines(summary, width, everything=everything)
+    lines += wrapped(spent, width)
+    for step, command in next_steps:
+        lines += [f"{step}:", f"{'':{INDENT}}{command}"]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _times_table(summary: Summary, width: int) -> Iterator[str]:
-    profiled = any(row.share is not None for row in summary.dispatches)
-    headings = ("calls", *["share"] * profiled, "default", "best", "speedup", "interval", "winner")
-    rows = [
-        (
-            str(row.weight),
-            *["-" if row.share is None else f"{row.share:.1%}"] * profiled,
-            format_us(row.baseline_us),
-            format_us(row.best_us),
-            f"{row.speedup:.2f}x" if row.speedup else "-",
-            f"{row.speedup_low:.2f} to {row.speedup_high:.2f}" if row.speedup_low and row.speedup_high else "-",
-            row.winner or "none",
-        )
-        for row in summary.dispatches
-    ]
-    yield from _dispatch_table(summary.dispatches, headings, rows, ([] for _ in rows), width)
-    yield from _sizes_table(summary)
-
-
-def _sizes_table(summary: Summary) -> Iterator[str]:
-    """Yield a row for each size of the dispatches with open sizes."""
-    named = [(row, name, size) for row in summary.dispatches for name, size in row.sizes.items()]
-    if not named:
-        return
-    first = max(len("size"), *(len(f"{row.name} {name}") for row, name, _ in named))
-    yield ""
-    yield f"{'size':{first}}  {'weight':>6}  {'default':>8}  {'best':>8}  {'speedup':>7}  interval"
-    for row, name, size in named:
-        best = (format_us(size.us), f"{size.ratio:.2f}x", f"{size.ratio_low:.2f} to {size.ratio_high:.2f}")
-        us, ratio, interval = best if row.winner else ("-", "-", "-")
-        label = f"{row.name} {name}"
-        yield f"{label:{first}}  {size.weight:>6}  {format_us(size.baseline_us):>8}  {us:>8}  {ratio:>7}  {interval}"
-
-
-def _funnel(summary: Summary, width: int) -> Iterator[str]:
-    headings = ("space", "generated", "tried", "compiled", "applied", "ran", "correct", "measured", "finalists")
-    rows = [
-        (
-            f"{row.space:,}" if row.space is not None else "many",
-            *(f"{count:,}" for count in (row.generated, row.tried, row.compiled, row.applied, row.ran)),
-            *(f"{count:,}" for count in (row.correct, row.measured, row.finalists)),
-        )
-        for row in summary.dispatches
-    ]
-    losses = ([line for loss in row.losses for line in _loss(loss, width)] for row in summary.dispatches)
-    return _dispatch_table(summary.dispatches, headings, rows, losses, width)
-
-
-def _dispatch_table(
-    dispatches: Sequence[DispatchSummary],
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    notes: Iterable[Sequence[str]],
-    width: int,
-) -> Iterator[str]:
-    """Yield a row for each dispatch, with its notes below; a name too long for its column gets a line of its own."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    longest = max(len("dispatch"), *(len(row.name) for row in dispatches))
-    free = width - sum(widths) - len(widths)
-    gap = 2 if longest + len(widths) <= free else 1
-    first = max(len("dispatch"), min(longest, free))
-
-    def cells(values: Sequence[str]) -> str:
-        return "".join(f"{'':{gap}}{value:>{columns}}" for value, columns in zip(values, widths, strict=True))
-
-    heading = f"{'dispatch':{first}}{cells(headings)}"
-    yield heading
-    yield "─" * len(heading)
-    for dispatch, values, below in zip(dispatches, rows, notes, strict=True):
-        if len(dispatch.name) > first:
-            yield dispatch.name
-            yield f"{'':{first}}{cells(values)}"
-        else:
-            yield f"{dispatch.name:{first}}{cells(values)}"
-        yield from below
-
-
-def _loss(loss: Loss, width: int) -> Iterator[str]:
-    """Yield the number of candidates that ended in a state with the causes, in one line or in one for each cause."""
-    head = f"{loss.count} {_STATES.get(loss.state, loss.state)}: "
-    single = len(loss.causes) == 1
-    causes = [
-        f"{'' if single else f'{cause.count}x '}{cause.reason}{_example_text(loss, cause)}" for cause in loss.causes
-    ]
-    line = head + "; ".join(causes)
-    if single or len(line) + _INDENT <= width:
-        yield from _wrapped(line, width, indent=_INDENT)
-        return
-    yield from _wrapped(head.rstrip(), width, indent=_INDENT)
-    for cause in causes:
-        yield from _wrapped(cause, width, indent=2 * _INDENT)
-
-
-def _example_text(loss: Loss, cause: Cause) -> str:
-    """Return the id of a candidate to look up in the records; empty if nothing went wrong."""
-    return "" if loss.state in _STATES or cause.reason == OTHERS else f" ({cause.example})"
-
-
-def _wrapped(text: str, width: int, *, indent: int) -> list[str]:
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=" " * indent,
-        subsequent_indent=" " * (indent + _INDENT),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def _notes(summary: Summary) -> Iterator[str]:
@@ -192,8 +99,9 @@ def _notes(summary: Summary) -> Iterator[str]:
     for row in summary.dispatches:
         if row.is_custom and row.knobs:
             yield f"{row.name}: fastest with {', '.join(f'{name}={value}' for name, value in row.knobs.items())}"
-        if row.reason:
-            yield f"{row.name}: {'not in the spec: ' if row.name in summary.dropped else ''}{row.reason}"
+        if row.reason and (reason := _remark(row)):
+            yield f"{row.name}: {'not in the spec: ' if row.name in summary.dropped else ''}{reason}"
+    yield from _cut_finals(summary)
     for row in summary.dispatches:
         for cause in common_run_failures(row.losses, row.tried):
             yield (
@@ -205,11 +113,13 @@ def _notes(summary: Summary) -> Iterator[str]:
             yield f"{name} of the starter spec: not in the spec: {reason}"
     if summary.run.unsteady:
         yield (
-            f"unsteady machine: it changed its speed while {summary.run.unsteady} candidates or finals were measured; "
-            "`note` in records.jsonl and finals.jsonl says by how much"
+            f"unsteady machine: it changed its speed while {summary.run.unsteady} candidates or finals were measured. "
+            "Stop other programs, keep the clock from varying (the governor `performance`), or give the finals more "
+            "time (--tune-time). `note` in records.jsonl and finals.jsonl says by how much it changed"
         )
-    for source in summary.sources:
-        yield _source_note(source)
+    for source in summary.sources if summary.improved or summary.dropped else ():
+        if note := _source_note(source):
+            yield note
     yield from _failed_steps(summary)
     yield from _profile_notes(summary)
     reasons: defaultdict[str, list[Untunable]] = defaultdict(list)
@@ -218,6 +128,26 @@ def _notes(summary: Summary) -> Iterator[str]:
     for reason, ops in reasons.items():
         names = _first_names(sorted({_costing(op.name, op.share) for op in ops}))
         yield f"not tuned ({len(ops)}{_in_all(op.share for op in ops)}): {names}: {reason}"
+
+
+def _remark(row: DispatchSummary) -> str:
+    """The remark on a dispatch, without what its row in the table says."""
+    remark = row.reason.removeprefix(_PROVISIONAL).partition("; ")[2] if _is_cut(row) else row.reason
+    return "" if row.best is not None else remark
+
+
+def _is_cut(row: DispatchSummary) -> bool:
+    return row.reason.startswith(_PROVISIONAL)
+
+
+def _cut_finals(summary: Summary) -> Iterator[str]:
+    """Yield a note for the dispatches whose finals had too little time, once for each reason."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for row in filter(_is_cut, summary.dispatches):
+        names[row.reason.removeprefix(_PROVISIONAL).partition(";")[0]].append(row.name)
+    for reason, cut in names.items():
+        named = "all dispatches" if len(cut) == len(summary.dispatches) > 1 else _first_names(cut)
+        yield f"provisional ({len(cut)}): {named}: {reason}"
 
 
 def _why_kept(summary: Summary) -> str:
@@ -252,14 +182,10 @@ def _profile_notes(summary: Summary) -> Iterator[str]:
 
 
 def _source_note(source: SourceCheck) -> str:
-    if source.ratio is None or source.ratio_low is None or source.ratio_high is None:
-        return f"{source.source}: {source.note or f'the spec applies to {source.applied} of its dispatches'}"
-    note = f"; {source.note}" if source.note else ""
-    times = f"{format_us(source.default_us)} by default, {format_us(source.tuned_us)} tuned: "
-    return (
-        f"{source.source} as a whole, with the spec: {times if source.default_us else ''}{source.ratio:.2f} times as "
-        f"fast ({source.ratio_low:.2f} to {source.ratio_high:.2f}), same results{note}"
-    )
+    """What happened to the spec in a source, apart from its speed, which the answer has."""
+    if source.ratio is None and not source.note:
+        return f"{source.source}: the spec applies to {source.applied} of its dispatches"
+    return f"{source.source}: {source.note}" if source.note else ""
 
 
 def _costing(name: str, share: float | None) -> str:

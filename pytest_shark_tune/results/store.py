@@ -102,9 +102,9 @@ class ResultStore:
         return tuple(self._results.tasks.values())
 
     @property
-    def has_models(self) -> bool:
-        """Whether whole models are measured at the end of the run."""
-        return any(plan.models for plan in self._results.plans.values())
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans of this run."""
+        return tuple(self._results.plans.values())
 
     @property
     def snapshots(self) -> tuple[Path, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pytest_shark_tune.plan.types import KernelTask
+from pytest_shark_tune.plan.types import KernelTask, Task
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.results.form_results import named_wrong_part
 from pytest_shark_tune.results.funnel import funnel_of
@@ -74,4 +74,8 @@ def _row(results: RunResults, name: str, winner: WinnerRecord | None, dropped: s
         without_final="no final was held" if all_tried else "its candidates were not all tried",
         is_custom=isinstance(task, KernelTask),
         share=results.plan_of[name].share(task),
+        near=task.near if isinstance(task, Task) else {},
+        sources=tuple(dict.fromkeys(member.source for member in task.dispatch.members))
+        if isinstance(task, Task)
+        else (),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 
 import msgspec
 
@@ -18,7 +19,26 @@ from pytest_shark_tune.results.funnel import Funnel, Loss
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 
-__all__ = ["DispatchSummary", "RunSummary", "Summary", "write_summary"]
+__all__ = ["BestFinalist", "DispatchSummary", "RunSummary", "Summary", "write_summary"]
+
+
+class BestFinalist(msgspec.Struct, frozen=True, kw_only=True):
+    """The fastest participant of a final that nobody won."""
+
+    id: str
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+
+    @classmethod
+    def of(cls, final: FinalRecord) -> BestFinalist | None:
+        """Return the finalist with the largest ratio; ``None`` if none was measured."""
+        found = [
+            cls(id=known.id, ratio=known.ratio, ratio_low=known.ratio_low, ratio_high=known.ratio_high)
+            for known in final.finalists
+            if known.ratio is not None and known.ratio_low is not None and known.ratio_high is not None
+        ]
+        return max(found, key=lambda known: known.ratio, default=None)
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +95,14 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The dispatch's part of the time of the models that were profiled."""
     sizes: dict[str, SizeRatio] = {}
     """Of a dispatch with open sizes: the winner's result at each of them, or the default's without a winner."""
+    best: BestFinalist | None = None
+    """The fastest finalist, of a final without a winner."""
+    default_knobs: dict[str, int] | None = None
+    """The knobs of the default, if it is a config of the winner's space."""
+    pipelines: tuple[str, str] | None = None
+    """The pipelines of the default and of the winner."""
+    sources: tuple[str, ...] = ()
+    """The sources that have the dispatch."""
 
     @classmethod
     def of(
@@ -91,6 +119,8 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
         without_final: str,
         is_custom: bool,
         share: float | None = None,
+        near: Mapping[int, dict[str, int]] = MappingProxyType({}),
+        sources: tuple[str, ...] = (),
     ) -> DispatchSummary:
         """Return the summary of one dispatch.
 
@@ -106,6 +136,8 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
             without_final: the reason for there being no final.
             is_custom: true for a kernel of the client's own.
             share: its part of the time of the models that were profiled.
+            near: the knobs of its default in the spaces that can express it.
+            sources: the sources that have it.
         """
         default = records.get(DEFAULT_ID)
         baseline_us = (final.baseline_samples_us if final else ()) or (default.baseline_samples_us if default else ())
@@ -127,8 +159,20 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
             is_custom=is_custom,
             share=share,
             sizes=winner.sizes if winner else default.sizes if default else {},
+            best=BestFinalist.of(final) if final is not None and winner is None and not dropped else None,
+            default_knobs=_knobs_like(near, winner) if winner else None,
+            pipelines=(default.pipeline, winner.pipeline) if winner and default else None,
+            sources=sources,
             **msgspec.structs.asdict(funnel),
         )
+
+
+def _knobs_like(near: Mapping[int, dict[str, int]], winner: WinnerRecord) -> dict[str, int] | None:
+    """The knobs of a default in the winner's space, which is known by the names of its knobs.
+
+    Knobs that are off may be left out.
+    """
+    return next((knobs for knobs in near.values() if knobs and knobs.keys() <= winner.knobs.keys()), None)
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +201,20 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     def improved(self) -> list[DispatchSummary]:
         """The dispatches with an entry in the spec."""
         return [row for row in self.dispatches if row.winner is not None and row.name not in self.dropped]
+
+    @property
+    def unproven(self) -> dict[str, SourceCheck]:
+        """The dispatches with an entry that no model is surely faster with, and the check of one of these models.
+
+        A dispatch that a single op or benchmark has as well is faster there.
+        """
+        checks = {check.source: check for check in self.sources if check.ratio_low is not None}
+        found = {}
+        for row in self.improved:
+            models = [checks[source] for source in row.sources if source in checks]
+            if models and len(models) == len(row.sources) and all((model.ratio_low or 0.0) <= 1 for model in models):
+                found[row.name] = models[0]
+        return found
 
 
 def write_summary(path: Path, summary: Summary) -> None:

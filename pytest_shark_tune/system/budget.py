@@ -37,6 +37,11 @@ class TimeBudget(msgspec.Struct, frozen=True, kw_only=True):
         return time.monotonic() - self.began_s
 
     @property
+    def shares(self) -> dict[str, float]:
+        """The parts of the time of a run with whole models, by the stage that ends there."""
+        return {"forms": _FORMS, "search": _TRYING, "finals": _FINALS}
+
+    @property
     def left_s(self) -> float:
         """The seconds that are left of the whole run; negative once they are used up."""
         return self._until_s(1.0)

@@ -14,7 +14,7 @@ from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.measurement.rounds import combine_rounds, is_decided, usual_spread
 from pytest_shark_tune.measurement.timing import FINAL, FINAL_ROUNDS, MOST_ROUNDS, Measurement, Policy
 from pytest_shark_tune.plan.costs import slow_sources
-from pytest_shark_tune.plan.types import AnyTask, Plan, Task
+from pytest_shark_tune.plan.types import AnyTask, Plan, Stage, Step, Task
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record
 from pytest_shark_tune.records.winner import choose_finalists, declare_winner, provisional_winner, simplicity
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
@@ -34,6 +34,7 @@ _LEAST_GAIN = 0.005
 _BEHIND = 1.2
 """A form that the best candidates leave so many times as slow as another one gets no finals of its own."""
 _FEWEST_ROUNDS = 2
+_USUAL_ROUNDS = 7
 _SHORT_S, _FEW_FINALISTS = 6.0, 2
 """A final with less time than this measures fewer finalists."""
 _LEAST_ROUND_S, _LOADING_S = 0.25, 0.3
@@ -50,6 +51,11 @@ def _rounds(limit_s: float) -> Iterator[int]:
         if number >= _FEWEST_ROUNDS and time.monotonic() - began_s >= limit_s:
             return
         yield number
+
+
+def _half_rounds(played: int) -> int:
+    """Twice the number of rounds that finals usually take, once so many were played."""
+    return 2 * _USUAL_ROUNDS if played < FINAL_ROUNDS else played + MOST_ROUNDS
 
 
 class _Final:
@@ -186,7 +192,8 @@ class Finals:
         tried = {task.name: self._tried_on_edges(task) for task in tasks}
         going = dict(finals)
         for number in _rounds(limit_s):
-            self.report(f"finals of {len(going)} dispatches, round {number + 1} of {FINAL_ROUNDS} to {MOST_ROUNDS}")
+            text = f"round {number + 1} of {FINAL_ROUNDS} to {MOST_ROUNDS}, {len(going)} dispatches"
+            self.report(Step(text, Stage.FINALS, 2 * number, _half_rounds(number)))
             asked = [Entrants(by_name[name], final.going, tried[name]) for name, final in going.items()]
             for name, played in self.runner.round_of_all(asked, number, policy).items():
                 if isinstance(played, CandidateFailed):

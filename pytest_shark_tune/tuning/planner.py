@@ -13,7 +13,7 @@ from pytest_shark_tune.plan.custom import CustomTask
 from pytest_shark_tune.plan.make import make_plan, plan_key
 from pytest_shark_tune.plan.profile import Profile, drop_cold, worth_profiling
 from pytest_shark_tune.plan.source import Source, read_sources
-from pytest_shark_tune.plan.types import NOTHING_WANTED, POOL, Plan, Wanted, WantedOfSuite, with_data_of
+from pytest_shark_tune.plan.types import NOTHING_WANTED, POOL, Plan, Stage, Step, Wanted, WantedOfSuite, with_data_of
 from pytest_shark_tune.spec.starter import Starter
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.machine import processors
@@ -126,7 +126,7 @@ class Planner:
         """
 
         def measure() -> Profile:
-            self._report(f"measuring where the time of {source.name} goes")
+            self._report(Step(f"measuring where the time of {source.name} goes", Stage.EXTRACT))
             return self._profiler.profile(source, plan)
 
         return self._database.profile(plan, source, measure)

@@ -16,7 +16,7 @@ import msgspec
 from pytest_shark_tune.device.profiler import NoProfile
 from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.source import Source
-from pytest_shark_tune.plan.types import Plan
+from pytest_shark_tune.plan.types import Plan, Stage, Step
 from pytest_shark_tune.records.draft import Draft, is_of_starter, spec_of
 from pytest_shark_tune.records.types import FinalRecord, SourceCheck, SpecRecord
 from pytest_shark_tune.spec.apply import Application, SpecNotApplicable, apply_spec
@@ -114,7 +114,7 @@ class Verifier:
                 return _record(draft, (check,), dropped, model=source.name)
             dropped |= bad
             draft = draft.without(bad)
-        note = "no entry of the spec pays in the whole of it" if dropped else "nothing in it was tuned"
+        note = "no entry of the spec pays in the whole of it" if dropped else "the spec has no entry for it"
         return _record(draft, (SourceCheck(source=source.name, applied=0, note=note),), dropped, model=source.name)
 
     def models(self, plan: Plan, source: Source, draft: Draft) -> list[TunedModel]:
@@ -154,7 +154,7 @@ class Verifier:
 
     def _check(self, plan: Plan, source: Source, draft: Draft) -> tuple[SourceCheck, dict[str, str]]:
         """Check one source; return the check, and the reasons against entries by name."""
-        nothing = SourceCheck(source=source.name, applied=0, note="nothing in it was tuned")
+        nothing = SourceCheck(source=source.name, applied=0, note="the spec has no entry for it")
         if bad := self._refused(plan, source, draft):
             return nothing, bad
         models = self.models(plan, source, draft)
@@ -197,7 +197,8 @@ class Verifier:
 
     def _measure(self, model: TunedModel, check: SourceCheck) -> tuple[SourceCheck, dict[str, str]]:
         """Measure one function of a model end to end; the metrics of the function that gains least stay."""
-        self._report(f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without")
+        text = f"measuring the whole of {model.source.name} with {len(model.owned)} entries and without"
+        self._report(Step(text, Stage.MODELS))
         whole = model.compare_whole()
         try:
             ratios = model.ratios() if self._asks_driver else None
@@ -217,7 +218,8 @@ class Verifier:
         """
         known = self._applications.get(source.name)
         if known is None or known[0] != draft.text:
-            self._report(f"applying the spec's {len(draft.by_matcher)} entries to {source.name}")
+            text = f"applying the spec's {len(draft.by_matcher)} entries to {source.name}"
+            self._report(Step(text, Stage.MODELS))
             application = apply_spec(source, draft.text, self._builder.compiler)
             known = self._applications[source.name] = draft.text, application
         return known[1]

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import pytest
 from iree.compiler import ir
 
+from pytest_shark_tune.plugin.option_table import Mode, destinations, flag_of
 from tests.integration.forks import Forks
 
 # Over a hundred processes of these tests import the plugin: only the first has to compile it, whatever the shell says.
@@ -173,7 +174,10 @@ class Suite:
     def _arguments(self, arguments: Sequence[str], out: str) -> list[str]:
         options = ["-p", "no:cacheprovider", "-W", "error", *self.plugins]
         # With a space instead of the sign pytest takes the directory for a test path when it looks for its ini file.
-        return [*options, f"--tune-cache={self.cache}", f"--tune-out={out}", *self.habits, *arguments]
+        given = [f"--tune-cache={self.cache}", f"--tune-out={out}", *self.habits]
+        ini = self.directory / "pytest.ini"
+        tunes = "--tune" in arguments or (ini.exists() and "\ntune = true" in ini.read_text(encoding="utf-8"))
+        return [*options, *(given if tunes else filter(_is_for_guarding, given)), *arguments]
 
     def tune(self, *arguments: str, out: str = ".tune") -> Outcome:
         return self.run("--tune", *arguments, out=out)
@@ -215,6 +219,11 @@ def make_suite(tmp_path_factory: pytest.TempPathFactory, tune_cache: Path, forks
         return suite
 
     return make
+
+
+def _is_for_guarding(argument: str) -> bool:
+    """Whether a run that does not tune takes an argument."""
+    return argument.partition("=")[0] not in {flag_of(name) for name in destinations(Mode.TUNE)}
 
 
 def _processes() -> Iterator[tuple[str, list[bytes]]]:

@@ -11,48 +11,24 @@ import pytest
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plugin import parse
-from pytest_shark_tune.plugin.options import ReportOptions, option_or_ini, option_path, option_value, options_given
+from pytest_shark_tune.plugin.option_table import Mode, destinations
+from pytest_shark_tune.plugin.options import (
+    ReportOptions,
+    option_or_ini,
+    option_path,
+    option_value,
+    options_given,
+    tuning_is_on,
+)
 from pytest_shark_tune.system.files import read_text
 from pytest_shark_tune.system.machine import processors
 
 if TYPE_CHECKING:
     from pytest_shark_tune.measurement.change_points import Spread
 
-__all__ = ["GuardOptions", "add_guard_options"]
+__all__ = ["GuardOptions"]
 
 _ROUTES = ("compile", "flag")
-_OF_GUARDING = (
-    "tune_guard",
-    "tune_guard_route",
-    "tune_tolerance",
-    "tune_strict",
-    "tune_identity",
-    "tune_history",
-    "tune_history_fail",
-)
-"""Options of runs that guard: they would change nothing in a run that tunes."""
-
-
-def add_guard_options(parser: pytest.Parser) -> None:
-    """Add the options to pytest, for the command line and for the ini file."""
-    group = parser.getgroup("shark-tune", "tuning IREE dispatches")
-
-    def add(name: str, metavar: str, default: str, help_text: str) -> None:
-        dest = f"tune_{name.replace('-', '_')}"
-        group.addoption(f"--tune-{name}", dest=dest, metavar=metavar, default=None, help=help_text)
-        parser.addini(dest, help_text, default=default)
-
-    def add_flag(flag: str, help_text: str) -> None:
-        group.addoption(flag, action="store_true", default=False, help=help_text)
-        parser.addini(flag.removeprefix("--").replace("-", "_"), help_text, type="bool", default=False)
-
-    add("guard", "SPEC", "", "check this spec, from whatever source, against the models and suites on the command line")
-    add("tolerance", "PERCENT", "4%", "how far a guarded entry may fall behind its recorded speed (default: 4 percent)")
-    add("guard-route", "ROUTE", "compile", "how specs are applied: compile (shark-tune compile, default) or flag")
-    add("history", "PATH", "", "append the speeds of guarded entries to a file, or to a file in a directory")
-    add_flag("--tune-history-fail", "fail a run whose history shows that an entry or a default became slower")
-    add_flag("--tune-strict", "fail a guarded entry with an undecided speed, and a run that finds nothing to guard")
-    add_flag("--tune-identity", "measure a guarded entry only if its machine code is not the one that was measured")
 
 
 @dataclass(frozen=True)
@@ -100,9 +76,7 @@ class GuardOptions:
         """
         value = partial(option_value, config)
 
-        given = options_given(config, _OF_GUARDING)
-        if given and config.getoption("tune"):
-            raise pytest.UsageError(f"{given[0]}: it is for checking specs, and --tune makes one: give one of the two")
+        _refuse_other_mode(config)
         route = value("guard_route")
         if route not in _ROUTES:
             raise pytest.UsageError(f"--tune-guard-route: unknown route {route!r}; there is {' and '.join(_ROUTES)}")
@@ -124,6 +98,14 @@ class GuardOptions:
             route=route,
             reports=ReportOptions.from_pytest_config(config),
         )
+
+
+def _refuse_other_mode(config: pytest.Config) -> None:
+    """Refuse options on the command line that change nothing in this run, since they are for tuning or for guarding."""
+    if config.getoption("tune") and (given := options_given(config, destinations(Mode.GUARD))):
+        raise pytest.UsageError(f"{given[0]}: it is for checking specs, and --tune makes one: give one of the two")
+    if not tuning_is_on(config) and (given := options_given(config, destinations(Mode.TUNE))):
+        raise pytest.UsageError(f"{given[0]}: it is for tuning, and this run only checks specs: add --tune")
 
 
 def _read_spec(path: Path) -> Path:

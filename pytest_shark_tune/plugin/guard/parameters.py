@@ -5,8 +5,6 @@ It is there in every run that does not tune, so it imports the rest of guard mod
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_shark_tune.plugin.guard.reporter import SNAPSHOTS, UNGUARDED
-from pytest_shark_tune.plugin.options import commands_file, given_options, guard_is_given, target_name
+from pytest_shark_tune.plugin.guard.unguarded import missing_file, nothing_to_guard
+from pytest_shark_tune.plugin.options import guard_is_given
 from pytest_shark_tune.system.terminal import escaped_line
 
 if TYPE_CHECKING:
     from pytest_shark_tune.plugin.cases import TuningCase
 
 __all__ = ["guard_parameters", "has_snapshots"]
+
+_PROBLEMS = "shark-tune-input-problems"
 
 
 def guard_parameters(metafunc: pytest.Metafunc, sources: Sequence[object]) -> list[Any]:
@@ -38,8 +39,10 @@ def guard_parameters(metafunc: pytest.Metafunc, sources: Sequence[object]) -> li
         from pytest_shark_tune.plugin.guard.plugin import guard_cases_of
 
         cases = guard_cases_of(metafunc, sources)
+    if not cases and (problem := missing_file(sources, path.parent)):
+        cases = [_failing(problem, config)]
     if not cases:
-        return [*params, _skipped(UNGUARDED, _nothing_to_guard(path, config))]
+        return [*params, _skipped(UNGUARDED, nothing_to_guard(path, config))]
     return params + [pytest.param(case, id=escaped_line(case.id)) for case in cases]
 
 
@@ -54,16 +57,28 @@ def _kernels(sources: Sequence[object]) -> list[str]:
     return [source.name for source in sources if isinstance(source, custom.CustomTask)] if custom is not None else []
 
 
+def _failing(problem: str, config: pytest.Config) -> TuningCase:
+    """The case of a test that fails since its input cannot be used."""
+    from pytest_shark_tune.plan.roles import Role
+    from pytest_shark_tune.plugin.cases import NO_PLAN, TuningCase
+
+    if not config.pluginmanager.has_plugin(_PROBLEMS):
+        config.pluginmanager.register(_InputProblems(), _PROBLEMS)
+    return TuningCase(Role.INPUT, NO_PLAN, problem=problem)
+
+
+class _InputProblems:
+    """Fails tests whose input cannot be used before their fixtures ask for a session, which this run need not have."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Fail the test with the problem of its case."""
+        from pytest_shark_tune.plugin.items import case_of
+
+        if (case := case_of(item)) is not None and case.problem:
+            pytest.fail(case.problem, pytrace=False)
+
+
 def _skipped(name: str, reason: str) -> Any:
     """The parameter of a test that is skipped."""
     return pytest.param(None, id=escaped_line(name), marks=pytest.mark.skip(reason=reason))
-
-
-def _nothing_to_guard(path: Path, config: pytest.Config) -> str:
-    """Why a test is skipped, with the command that changes that."""
-    target = target_name(config)
-    named = [os.path.relpath(path, config.invocation_params.dir)] if path != commands_file(config) else []
-    words = ["pytest", *named, "--tune", *given_options(config)]
-    if path.suffix == ".py":
-        return f"there is no snapshot for {target} to guard: {shlex.join(words)} makes one"
-    return f"there is nothing to guard: {shlex.join(words)} tunes it, --tune-guard SPEC checks a spec"

@@ -15,11 +15,12 @@ import pytest
 
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.guard.options import GuardOptions
+from pytest_shark_tune.plugin.guard.unguarded import unguarded_lines
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import ReportOptions, TuneOptions, is_dry, target_name
 from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
-from pytest_shark_tune.plugin.xdist.messages import message_of, property_of, show_line
+from pytest_shark_tune.plugin.xdist.messages import display_of, message_of, property_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,8 @@ class GuardReporter:
         self._results: dict[str, GuardResult] = {}
         self._failures: dict[str, GuardFailure] = {}
         self._lost: dict[str, GuardFailure] = {}
-        self._unguarded = 0
+        self._unguarded: dict[Path, None] = {}
+        """The files of tests that were skipped since there is nothing to guard."""
         self._problems: list[str] = []
         self._interrupts = Interrupts(terminate=True)
         self._run_directory: HeldDirectory | None = None
@@ -93,7 +95,7 @@ class GuardReporter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Store the result of a test, and show the messages of workers."""
         if note := message_of(report):
-            show_line(self._config, f"shark-tune: {note}")
+            display_of(self._config).say(note)
         result = _result_of(report)
         if result is not None:
             if not self._results:
@@ -101,7 +103,8 @@ class GuardReporter:
             self._results[report.nodeid] = result
         elif report.failed:
             self._keep_failure(report)
-        self._unguarded += _is_unguarded(report)
+        if _is_unguarded(report):
+            self._unguarded[self._config.rootpath / report.nodeid.partition("::")[0]] = None
 
     def _keep_failure(self, report: pytest.TestReport) -> None:
         """Store the failure of a test of ours, or of a test that crashed its worker, which may be ours."""
@@ -205,6 +208,8 @@ class GuardReporter:
                 workspace = Path(os.environ.get("GITHUB_WORKSPACE") or self._config.invocation_params.dir)
                 annotations = github_lines(self._results.values(), workspace, self._shown_failures)
                 reporting.write_annotations(terminalreporter, annotations)
+        for line in unguarded_lines(list(self._unguarded), self._config, guards=bool(self._results)):
+            reporting.write_line(terminalreporter, line, yellow=True)
         for problem in self._problems:
             reporting.write_line(terminalreporter, problem, red=True)
 

@@ -12,13 +12,15 @@ from pytest_shark_tune.device.identity import device_slug, runtime_version
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.items import manifest_entry_of
 from pytest_shark_tune.plugin.tune.finish import Finished, finish_run, show
+from pytest_shark_tune.plugin.tune.header import header_lines
 from pytest_shark_tune.plugin.tune.reports import result_of, result_status
 from pytest_shark_tune.plugin.tune.run import TuningRun
 from pytest_shark_tune.plugin.tune.setup import Setup
-from pytest_shark_tune.plugin.xdist.messages import message_of, show_line
+from pytest_shark_tune.plugin.xdist.messages import display_of, message_of
 from pytest_shark_tune.plugin.xdist.order import RunOrder
 from pytest_shark_tune.plugin.xdist.workers import TuneWorkers
 from pytest_shark_tune.results.store import ResultStore
+from pytest_shark_tune.system.steps import Stage, Step
 from pytest_shark_tune.tuning.manifest import TestEntry
 
 __all__ = ["TuneController", "store_of"]
@@ -55,6 +57,8 @@ class TuneController:
         self._setup = setup
         self._store = store
         self._run = TuningRun(setup, store)
+        self._display = display_of(config)
+        self._display.progress = self._run.progress
         self._workers = TuneWorkers(config, setup, store, self._begin)
         self._tests: pytest.Session | None = None
         self._finished = Finished()
@@ -64,6 +68,11 @@ class TuneController:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Remember the session: its number of tests depends on the order of the run."""
         self._tests = session
+
+    def pytest_report_header(self) -> list[str]:
+        """Say what is tuned for, and how the time is shared out."""
+        settings = self._setup.settings
+        return list(header_lines(self._setup.options, settings.device_name))
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Run the tests in the order of the phases, unless xdist does."""
@@ -100,15 +109,19 @@ class TuneController:
         if note := message_of(report):
             self._setup.report(note)
         result = result_of(report)
-        if result is not None and not self._setup.is_dry and (line := self._run.add(report.nodeid, result)):
-            show_line(self._config, f"  {line}")
+        if result is not None and not self._setup.is_dry:
+            self._run.add(report.nodeid, result)
+            self._display.refresh(self._run.progress.stage)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Show the result of a candidate with ``-v``."""
+        """Show the result of a candidate with ``-v``, and no dot for it beside a live line."""
         result = result_of(report)
-        if result is None or not report.passed or not (text := result_status(result)):
+        if result is None:
             return None
-        return "passed", ".", text
+        if self._display.is_live and not report.failed:
+            return report.outcome, "", report.outcome.upper()  # The live line tells more.
+        text = result_status(result) if report.passed else ""
+        return ("passed", ".", text) if text else None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(
@@ -120,6 +133,7 @@ class TuneController:
         ended_early = bool(self._ended or unfinished) or exitstatus == pytest.ExitCode.INTERNAL_ERROR
         if ended_early:
             self._setup.session.close()
+        self._display.say(Step("writing the results", Stage.WRITE))
         self._finished = finish_run(self._setup, self._store, self._run, complete=not ended_early)
         if ended_early:
             left = f"; {unfinished} of its tests were not run to their end" if unfinished else ""
@@ -143,7 +157,7 @@ class TuneController:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the table, the funnel, and the files that were written or could not be written."""
-        show(terminalreporter, self._setup, self._store, self._finished)
+        show(self._config, terminalreporter, self._setup, self._store, self._finished)
         problems = [self._setup.storage.explain(error) or str(error) for error in self._store.failures]
         problems += self._finished.problems
         for line in dict.fromkeys([*problems, *filter(None, [self._ended])]):

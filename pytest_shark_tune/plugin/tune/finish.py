@@ -7,8 +7,13 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+import pytest
+
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
+from pytest_shark_tune.plugin.tune.header import describe_spent
+from pytest_shark_tune.plugin.tune.next_steps import next_steps
 from pytest_shark_tune.plugin.tune.run import TuningRun
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.records.types import FinalRecord, Record
@@ -21,6 +26,11 @@ from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.bundle import BUNDLE, Packed, pack
 
 __all__ = ["Finished", "finish_run", "show"]
+
+_NARROWEST = 80
+"""The least columns that tables are made for: a narrower terminal breaks their lines."""
+_PROGRESS = "progress.jsonl"
+_NOTHING_WON = "no spec was written: nothing won"
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,8 @@ class Finished:
     """A line for every report that was written."""
     problems: tuple[str, ...] = ()
     """A line for every report that could not be written."""
+    spent: str = ""
+    """How the time was spent."""
 
 
 def finish_run(setup: Setup, store: ResultStore, run: TuningRun, *, complete: bool) -> Finished:
@@ -58,12 +70,14 @@ def finish_run(setup: Setup, store: ResultStore, run: TuningRun, *, complete: bo
             candidates_tried=run.scheduler.candidates_tried,
             verify=setup.session.verifier.verify_draft if complete and setup.bundle is None else None,
         )
+    _write_progress(setup, store, run)
     landscapes: list[str] = []
     if setup.options.landscape is not None:
         note = f"chosen by the search {setup.options.search}"
         landscapes = write_landscapes(setup.options.landscape, store, note=note)
     reports, problems = _write_reports(setup, store, summary)
-    return Finished(summary, packed, tuple(landscapes), tuple(reports), tuple(problems))
+    spent = describe_spent(run.progress.events, run.progress.passed_s)
+    return Finished(summary, packed, tuple(landscapes), tuple(reports), tuple(problems), spent)
 
 
 def _write_reports(setup: Setup, store: ResultStore, summary: Summary) -> tuple[list[str], list[str]]:
@@ -87,6 +101,15 @@ def _write_reports(setup: Setup, store: ResultStore, summary: Summary) -> tuple[
     return written, [problem for problem in problems.values() if problem]
 
 
+def _write_progress(setup: Setup, store: ResultStore, run: TuningRun) -> None:
+    """Write the events of the run, from which its estimates of the time left can be made again."""
+    lines = b"".join(msgspec.json.encode(event) + b"\n" for event in run.progress.events)
+    try:
+        journal.replace_file(setup.options.out / _PROGRESS, lines)
+    except OSError as error:
+        store.failures.append(error)
+
+
 def _pack(setup: Setup, store: ResultStore, run: TuningRun) -> Packed | None:
     """Write the compiled candidates to a bundle, even if the run ended early."""
     plans = {key: store.plan(key) for key in run.plans.values()}
@@ -97,28 +120,32 @@ def _pack(setup: Setup, store: ResultStore, run: TuningRun) -> Packed | None:
         return None
 
 
-def show(terminalreporter: Any, setup: Setup, store: ResultStore, finished: Finished) -> None:
-    """Show the table, the funnel, and the files that were written or could not be written."""
+def show(config: pytest.Config, terminalreporter: Any, setup: Setup, store: ResultStore, finished: Finished) -> None:
+    """Show the tables, the files that were written, and the answer with the next command."""
     if setup.stops_after_compile and not setup.is_dry:
         reporting.section(terminalreporter, "shark-tune")
         packed = finished.packed.describe() if finished.packed else "no bundle was written: nothing was compiled"
         reporting.write_line(terminalreporter, packed)
-    if finished.summary is None:
+    if (summary := finished.summary) is None:
         return
     reporting.section(terminalreporter, "shark-tune")
+    sources = [source for plan in store.plans for source in plan.sources]
+    steps = next_steps(config, setup.options, summary, sources, spec=store.spec_path, snapshots=store.snapshots)
     text = render(
-        finished.summary,
-        width=max(terminalreporter._tw.fullwidth, 100),
+        summary,
+        width=max(terminalreporter._tw.fullwidth, _NARROWEST),
         spec=store.spec_path,
         snapshots=store.snapshots,
         changes={change.path: said for change in store.changes if (said := change.describe())},
         unwritten=[change.path for change in store.changes if change.is_unwritten],
         forms=store.form_paths,
-        **({} if setup.bundle is None else {"without_spec": _merge_advice(setup)}),
+        without_spec=_NOTHING_WON if setup.bundle is None else _merge_advice(setup),
+        everything=config.get_verbosity() > 0,
+        written=(*finished.landscapes, *finished.reports),
+        spent=finished.spent,
+        next_steps=() if setup.bundle is not None else tuple(steps),
     )
     reporting.write(terminalreporter, text)
-    for line in (*finished.landscapes, *finished.reports):
-        reporting.write_line(terminalreporter, line)
 
 
 def _merge_advice(setup: Setup) -> str:

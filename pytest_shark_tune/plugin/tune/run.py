@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -39,7 +40,7 @@ class TuningRun:
     def __init__(self, setup: Setup, store: ResultStore) -> None:
         self._setup = setup
         self._store = store
-        self._progress = RunProgress()
+        self.progress = RunProgress()
         self.order: RunOrder | None = None
         self.scheduler: TaskScheduler | None = None
         self.compiled: set[tuple[str, str]] = set()
@@ -61,9 +62,15 @@ class TuningRun:
         self.scheduler = self._schedule(by_dispatch, update)
         if not self._setup.is_dry:
             self._reuse_results(by_dispatch, self.scheduler)
-        self._progress.start(self._time_for_trying())
         phases = [entry.phase if entry else Phase.ORDINARY for entry in entries]
         needless = [index for index in kept if phases[index] is not Phase.CANDIDATE]
+        settings = self._setup.settings
+        self.progress.begin_search(
+            Counter(phases) - Counter(phases[index] for index in needless),
+            settings.budget,
+            has_models=any(plan.models for plan in self._store.plans),
+            devices=len(settings.devices),
+        )
         self.order = RunOrder(phases, self.scheduler, needless)
         return self.order
 
@@ -133,14 +140,9 @@ class TuningRun:
             states,
             models=[costs for plan in plans for costs in model_costs(self._store.plan(plan))],
             batch=min(max(options.jobs, _SMALLEST_BATCH), _LARGEST_BATCH),
-            is_spent=self._progress.is_spent,
+            is_spent=self.progress.is_spent,
             publish=self._publish,
         )
-
-    def _time_for_trying(self) -> float | None:
-        """The seconds for trying candidates; ``None`` without a limit."""
-        budget = self._setup.settings.budget
-        return None if budget.total_s is None else budget.for_trying_s(has_models=self._store.has_models)
 
     def _publish(self, dispatch: str, candidates: Sequence[str]) -> None:
         """Let those that compile know which candidates come next: a hint, so a full disk ends nothing here."""
@@ -162,7 +164,7 @@ class TuningRun:
                 entry = collected[record.id]
                 self._store.add(TestResult(plan=entry.plan, suite=entry.suite, record=record))
                 scheduler.tell(record)
-                self._progress.note(record)
+                self.progress.note(record)
             reused += len(records)
             with suppress(OSError):  # Then a binary may be measured twice.
                 session.runner.reserve(task, records)
@@ -175,8 +177,8 @@ class TuningRun:
         if reused:
             self._setup.report(f"{reused} results of earlier runs are taken from {session.results.directory}")
 
-    def add(self, test: str, result: TestResult) -> str:
-        """Take in the result of the test with the id ``test``; return a line about it if it is worth showing."""
+    def add(self, test: str, result: TestResult) -> None:
+        """Take in the result of the test with the id ``test``."""
         record = result.record
         if result.compiled is not None:
             self.compiled.add(result.compiled)
@@ -184,7 +186,7 @@ class TuningRun:
             self.plans[f"{path}::{rest.partition('[')[0]}"] = result.plan
             if self.scheduler is not None:
                 self.scheduler.pass_over(*result.compiled)
-            return ""
+            return
         if record is not None and result.is_ours:
             self._store_for_later_runs(result, record)
         failures = len(self._store.failures)
@@ -193,15 +195,11 @@ class TuningRun:
             # A final reads the records: without some of them its winner would be a wrong one.
             end_run("results cannot be written", returncode=1)
         if record is None:
-            return ""
+            self.progress.add_ended(result)
+            return
         if self.scheduler is not None:
             self.scheduler.tell(record)
-        return self._progress.line(
-            record,
-            tried=len(self._store.records(record.dispatch)),
-            of=min(self._setup.options.candidates, len(self._store.task(record.dispatch).candidates)) + 1,
-            waiting=self.scheduler.expected if self.scheduler is not None else 0,
-        )
+        self.progress.add_record(record, waiting=self.scheduler.expected if self.scheduler is not None else 0)
 
     def _store_for_later_runs(self, result: TestResult, record: Record) -> None:
         """Store a record for later runs before it is this run's: a run that is killed then loses no measurement."""

@@ -7,16 +7,19 @@ own, of a setup that passed: pytest neither counts nor shows such a report.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_shark_tune.plugin import reporting
+from pytest_shark_tune.system.steps import Step
 
-__all__ = ["MessageSender", "message_of", "progress_callback", "property_of", "show_line"]
+if TYPE_CHECKING:  # It loads more than a run that neither tunes nor guards needs.
+    from pytest_shark_tune.plugin.terminal.display import Display
+
+__all__ = ["MessageSender", "display_of", "message_of", "progress_callback", "property_of"]
 
 _PROPERTY = "shark_tune_message"
+_STEP = "shark_tune_step"
 
 
 class MessageSender:
@@ -46,14 +49,23 @@ class MessageSender:
             outcome="passed",
             longrepr=None,
             when="setup",
-            user_properties=[(_PROPERTY, message)],
+            user_properties=[(_STEP, message.to_json()) if isinstance(message, Step) else (_PROPERTY, message)],
         )
         self._config.hook.pytest_runtest_logreport(report=report)
 
 
+def display_of(config: pytest.Config) -> Display:
+    """Return the display of the process that controls the run; the first call makes it."""
+    from pytest_shark_tune.plugin.terminal.display import DISPLAY, Display
+
+    display = config.pluginmanager.get_plugin(DISPLAY)
+    return display if isinstance(display, Display) else Display(config)
+
+
 def message_of(report: pytest.TestReport) -> str | None:
-    """Return the message that a report carries, if it is one of these."""
-    return property_of(report, _PROPERTY)
+    """Return the message or the step that a report carries, if it is one of these."""
+    step = property_of(report, _STEP)
+    return Step.from_json(step) if step is not None else property_of(report, _PROPERTY)
 
 
 def property_of(report: pytest.TestReport | pytest.CollectReport, name: str) -> str | None:
@@ -63,25 +75,10 @@ def property_of(report: pytest.TestReport | pytest.CollectReport, name: str) -> 
 
 
 def progress_callback(config: pytest.Config) -> Callable[[str], None]:
-    """Return a callback that shows the user a message on the terminal; a worker's goes through the controller."""
+    """Return a callback that shows the user a message or a step; a worker's goes through the controller."""
     if hasattr(config, "workerinput"):
         sender = MessageSender(config)
         config.pluginmanager.register(sender, "shark-tune-messages")
         return sender.send
 
-    return lambda message: show_line(config, f"shark-tune: {message}")
-
-
-def show_line(config: pytest.Config, line: str) -> None:
-    """Write a line of its own, even in the middle of pytest's dots."""
-    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or reporter.verbosity < 0:
-        return
-    capturing = reporter.config.pluginmanager.get_plugin("capturemanager")
-    # While a test runs, pytest captures the descriptor of the terminal: the line would become output of the test.
-    with capturing.global_and_fixture_disabled() if capturing is not None else nullcontext():
-        reporter.ensure_newline()
-        if reporter._tw.width_of_current_line:  # With xdist, dots belong to no file, and the line above ends none.
-            reporter.write("\n")
-        reporting.write_line(reporter, line)
-        reporter.flush()  # Otherwise a pipe or a file would get it at the end of the run.
+    return display_of(config).say

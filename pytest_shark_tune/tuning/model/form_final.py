@@ -19,6 +19,7 @@ from pytest_shark_tune.records.types import FinalRecord, Origin, State
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.budget import TimeBudget
 from pytest_shark_tune.system.cache import content_key
+from pytest_shark_tune.system.steps import Stage, Step
 from pytest_shark_tune.tuning.model.final import compare_apart
 from pytest_shark_tune.tuning.model.runner import ONNX, ModelRunner
 from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form, onnx_file, tuned_form
@@ -96,7 +97,7 @@ class FormFinals:
                 compared[name] = replace(row, reason="by the finals of its dispatches it is slower than another form")
                 continue
             compared[name] = row
-            self.report(f"compiling {model} in the form {name} with the winners of its dispatches")
+            self.report(Step(f"compiling {model} in the form {name} with the winners of its dispatches", Stage.MODELS))
             try:
                 paths[name] = tuned_form(plan.source(result.source), draft.text if draft.entries else "", self.untuned)
             except (CandidateFailed, CommandFailed, InputError) as error:
@@ -122,7 +123,7 @@ class FormFinals:
         """Compare whole models with the untuned default form; return their measurements and their failures."""
         default = plan.source(model)
         function, vmfb = default_form(default, default, plan.tasks, self.untuned, self.report)
-        self.report(f"comparing the forms {', '.join(paths)} of {model} as whole models")
+        self.report(Step(f"comparing the forms {', '.join(paths)} of {model} as whole models", Stage.MODELS))
         onnx = onnx_file(default, self.report) if self.compares_onnx else None
         try:
             played = compare_apart(partial(self.models.compare, function, vmfb, onnx=onnx), paths)

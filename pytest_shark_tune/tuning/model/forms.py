@@ -16,7 +16,7 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form, combined
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement, Policy
 from pytest_shark_tune.plan.source import Source
-from pytest_shark_tune.plan.types import NOT_TRIED, FormResult, Plan
+from pytest_shark_tune.plan.types import NOT_TRIED, FormResult, Plan, Stage, Step
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.final import compare_apart
@@ -97,7 +97,8 @@ class _Race:
         if self._function.expected is None:
             return
         name = DEFAULT_FORM.name
-        self._tools.report(f"comparing the results of {self._model.name} with those of the ONNX model")
+        text = f"comparing the results of {self._model.name} with those of the ONNX model"
+        self._tools.report(Step(text, Stage.EXTRACT))
         failed = self._tools.models.check_all(self._function, self._default, {name: self._default}, inputs=_INPUTS)
         if failure := failed.get(name):
             self._note(DEFAULT_FORM, failure.state, failure.reason)
@@ -113,7 +114,8 @@ class _Race:
         if not built:
             return
         models, paths = self._tools.models, {form.name: vmfb for form, vmfb in built.items()}
-        self._tools.report(f"checking and timing {', '.join(paths)} of {self._model.name} with its default form")
+        text = f"checking and timing {', '.join(paths)} of {self._model.name} with its default form"
+        self._tools.report(Step(text, Stage.EXTRACT))
         failed = models.check_all(self._function, self._default, paths, inputs=_INPUTS)
         right = {name: vmfb for name, vmfb in paths.items() if name not in failed}
         compare = partial(
@@ -137,7 +139,7 @@ class _Race:
             if self._is_spent():
                 reason = "the time for forms was spent (--tune-time)"
                 return FormResult(model=self._model.name, form=form, state=NOT_TRIED, reason=reason)
-            self._tools.report(f"compiling {self._model.name} in the form {form.name}")
+            self._tools.report(Step(f"compiling {self._model.name} in the form {form.name}", Stage.EXTRACT))
             return self._builds.build(form)
 
         with builder.processor(), ThreadPoolExecutor(builder.jobs) as pool:

@@ -15,6 +15,7 @@ from pytest_shark_tune.measurement.timing import NOISE_FLOOR, Measurement
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.spec.apply import Application
+from pytest_shark_tune.system.steps import Stage, Step
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.profile import arguments, by_symbol
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
@@ -71,7 +72,7 @@ class TunedModel:
         Returns:
             A note on why results could not be compared, and the reasons by entry.
         """
-        self.report(f"checking the results of the whole of {self.source.name}")
+        self.report(Step(f"checking the results of the whole of {self.source.name}", Stage.MODELS))
         everything = list(self.owned)
         problems = {tuple(everything): self._problem(everything)}
         if not problems[tuple(everything)]:
@@ -199,12 +200,12 @@ class TunedModel:
 
     def _disturbed(self) -> Path | None:
         """The default with its sums disturbed."""
-        self.report(f"asking how {self.source.name} answers to rounding errors")
+        self.report(Step(f"asking how {self.source.name} answers to rounding errors", Stage.MODELS))
         changed = [symbol for symbols in self.everything.values() for symbol in symbols]
         return self.builder.disturbed_model(strip(self.application.sources), changed, self.source.form.flags)
 
     def _without(self, names: Sequence[str]) -> Path:
-        self.report(f"trying the whole of {self.source.name} without {', '.join(names)}")
+        self.report(Step(f"trying the whole of {self.source.name} without {', '.join(names)}", Stage.MODELS))
         return self._with([name for name in self.owned if name not in names])
 
     def _with(self, names: Sequence[str]) -> Path:

@@ -14,6 +14,7 @@ from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.spec.apply import apply_spec
 from pytest_shark_tune.system.cache import content_key
+from pytest_shark_tune.system.steps import Stage, Step
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.runner import ModelFunction
@@ -107,7 +108,7 @@ def default_form(
 
     @cache
     def disturbed() -> Path | None:
-        report(f"asking how {model.name} answers to rounding errors")
+        report(Step(f"asking how {model.name} answers to rounding errors", Stage.EXTRACT))
         return untuned.builder.disturbed_model(untuned.sources(model), None)
 
     tolerance = model_tolerance(like, name, tasks, [model.name])

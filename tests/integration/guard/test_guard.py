@@ -162,7 +162,7 @@ def test_a_slower_entry_fails_with_its_figures(
     outcome = suite.run("-pno:xdist", "-k", "fast", "--tune-report-md=report.md", "--junitxml=junit.xml")
     assert outcome.status == 1
     told = f"{NAME} of */__specs__/llvm-cpu-*.mlir: it is slower than recorded: it should reach 1.392 times*"
-    options = "--tune-device=local-sync --tune-out=.tune --tune-cache=*"
+    options = "--tune-device=local-sync --tune-cache=*"
     outcome.lines.fnmatch_lines(
         [
             told,
@@ -325,7 +325,7 @@ import pytest
 def test_dispatch(candidate, artifact, measurement):
     pass
 """
-    suite = make_suite({"conftest.py": conftest, "test_suite.py": test})
+    suite = make_suite({"conftest.py": conftest, "test_suite.py": test, "model.mlir": "module {}"})
     suite.habits = suite.plugins = ()
     outcome = suite.run("-rs", "-s", "--tune-target=cuda:sm_89")
     assert outcome.status == 0, outcome.text
@@ -446,7 +446,7 @@ def test_a_spec_in_the_ini_file_is_for_runs_that_guard(make_suite: MakeSuite) ->
 
 def test_a_strict_run_that_finds_no_snapshot_fails(make_suite: MakeSuite) -> None:
     test = SUITE.replace("ops.matmul(m=64, n=64, k=64)", "'model.mlir'")
-    suite = make_suite({"test_suite.py": test})
+    suite = make_suite({"test_suite.py": test, "model.mlir": "module {}"})
     suite.habits = ()
     outcome = suite.run("--tune-strict", "--tune-target=cuda:sm_89")
     assert outcome.status == 1, outcome.text

@@ -67,7 +67,7 @@ def test_a_flag_reaches_the_compiler(suite: Suite) -> None:
 
 
 def test_the_budget_leaves_candidates_out_and_says_how_many(suite: Suite) -> None:
-    outcome = suite.tune("-k", "not final", "--tune-time=0.01s", "--tune-candidates=30")
+    outcome = suite.tune("-v", "-k", "not final", "--tune-time=0.01s", "--tune-candidates=30")
     assert outcome.status == 0, outcome.text
     assert outcome.summary["run"]["complete"] is True
     row = outcome.dispatch(NAME)

@@ -182,18 +182,26 @@ def test_the_terminal_shows_what_came_out(outcome: Outcome) -> None:
         [
             "*shark-tune*",
             "llvm-cpu on *",
-            "*dispatch*calls*default*best*speedup*interval*winner*",
-            f"*{SLOW}*x*to*{outcome.dispatch(SLOW)['winner']}*",
-            "*space*generated*tried*compiled*applied*ran*correct*measured*finalists",
-            f"{SLOW} as a whole, with the spec: * times as fast (* to *), same results",
+            "dispatch *default *best *speedup",
+            f"{SLOW} *x (* to *)",
             f"spec: {outcome.out / 'spec.mlir'}",
             f"snapshot: {outcome.out.parent / '__specs__'}*.mlir",
+            f"* dispatch* faster, {SLOW} by the most: *x.",
+            f"{SLOW} as a whole: *x (* to *)*",
+            f"{SLOW}: {outcome.dispatch(SLOW)['winner']} *default*",
+            "to keep it:",
+            "    git add __specs__",
+            "to guard it:",
+            "    pytest *",
         ]
     )
 
 
-def test_a_new_best_is_told_as_it_comes(outcome: Outcome) -> None:
-    outcome.lines.fnmatch_lines([f"*{SLOW}: */3 tried, best so far * with * times the default's speed (* us)*"])
+def test_each_stage_is_told_as_it_begins(outcome: Outcome) -> None:
+    stages = ("search * of *", "finals*", "whole models*", "write*: writing the results")
+    outcome.lines.fnmatch_lines([f"shark-tune: {stage}" for stage in stages])
+    told = [line for line in outcome.text.splitlines() if line.startswith("shark-tune: search")]
+    assert len(told) == 1, "without a terminal there is a line for a stage, and one each half minute"
 
 
 def test_ids_are_stable_from_run_to_run_and_with_workers(suite: Suite, alone: Outcome, shared: Outcome) -> None:
@@ -232,10 +240,25 @@ def test_without_tune_marked_tests_are_skipped_with_the_command(suite: Suite) ->
     outcome = suite.run("-rs", "--tune-target=cuda:sm_89")
     outcome.lines.fnmatch_lines(
         [
+            "nothing guarded: no snapshot for cuda:sm_89 beside test_suite.py; make one with",
+            "    pytest test_suite.py --tune --tune-target=cuda:sm_89*",
             "SKIPPED *: there is no snapshot for cuda:sm_89 to guard: pytest test_suite.py --tune * makes one",
             "*1 failed, 3 passed, 1 skipped*",
         ]
     )
+
+
+def test_a_missing_model_is_an_error_of_a_run_that_does_not_tune(make_suite: MakeSuite) -> None:
+    test = "import pytest\n\n@pytest.mark.tune('gone.mlir')\ndef test_it(measurement):\n    pass\n"
+    outcome = make_suite({"test_suite.py": test}).run("-q")
+    assert outcome.status == 1, outcome.text
+    outcome.lines.fnmatch_lines(["there is no file */gone.mlir"])
+
+
+def test_an_option_of_tuning_is_refused_by_a_run_that_does_not_tune(suite: Suite) -> None:
+    outcome = suite.run("--tune-time=30m")
+    assert outcome.status == pytest.ExitCode.USAGE_ERROR, outcome.text
+    outcome.lines.fnmatch_lines(["ERROR: --tune-time: it is for tuning, and this run only checks specs: add --tune"])
 
 
 @pytest.mark.parametrize("absent", ["xdist", "benchmark"])

@@ -62,7 +62,7 @@ def test_what_a_target_is_written_as_parses_to_it(text: str) -> None:
     ("text", "message"),
     [
         ("", "unknown target '': give one of llvm-cpu or llvm-cpu:znver4, cuda:sm_89, hip:gfx942, vulkan:rdna3"),
-        ("rocm:gfx942", "unknown target 'rocm:gfx942': give one of "),
+        ("metal", "unknown target 'metal': give one of "),
         ("CUDA:sm_89", "unknown target 'CUDA:sm_89': give one of "),
         ("cuda", "target 'cuda' names no architecture: give for example cuda:sm_89"),
         ("hip:", "target 'hip:' names no architecture: give for example hip:gfx942"),

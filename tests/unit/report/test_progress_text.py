@@ -1,12 +1,18 @@
-"""What a run tells of its progress, on a clock made up here."""
+"""The progress of a run as a line, on a clock made up here."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from pytest_shark_tune.plan.roles import Phase
 from pytest_shark_tune.records.types import Record, State
 from pytest_shark_tune.report.progress_text import RunProgress
+from pytest_shark_tune.report.remaining import replay
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
+from pytest_shark_tune.system.budget import TimeBudget
+from pytest_shark_tune.system.steps import Stage, Step
 from pytest_shark_tune.system.units import format_s
 from tests.factories import make_record
 
@@ -24,72 +30,70 @@ def record(identifier: str, ratio: float | None = None) -> Record:
     return make_record(identifier, dispatch="mm", state=state, samples_us=samples_us, ratio=ratio)
 
 
+def begin(progress: RunProgress, total_s: float | None = None, finals: int = 0) -> None:
+    budget = TimeBudget.starting_now(total_s)
+    progress.begin_search(Counter({Phase.FINAL: finals}), budget, has_models=False, devices=1)
+
+
 @pytest.fixture
 def watch() -> Watch:
     return Watch()
 
 
-def test_a_new_best_is_told_with_the_time_left_at_the_pace_so_far(watch: Watch) -> None:
-    progress = RunProgress(None, watch)
+def test_a_step_is_shown_with_its_number(watch: Watch) -> None:
+    progress = RunProgress(watch)
+    progress.add_step(Step("finding the configs of mm", Stage.EXTRACT, 3, 18))
+    assert progress.line() == "extract 3 of 18: finding the configs of mm"
+
+
+def test_the_best_so_far_is_an_estimate_and_the_time_left_is_that_of_everything(watch: Watch) -> None:
+    progress = RunProgress(watch)
     watch.now_s += 500
-    progress.start()
-    assert progress.line(record(DEFAULT_ID, 1.0), tried=1, of=61, waiting=60) == ""
+    begin(progress, finals=2)
     watch.now_s += 10
-    told = progress.line(record("a", 2.0), tried=2, of=61, waiting=59)
-    assert told == "mm: 2/61 tried, best so far a with 2.00 times the default's speed (5 us), about 5 min left"
+    progress.add_record(record(DEFAULT_ID, 1.0), waiting=59)
+    assert progress.line() == "search 1 of 60: none faster yet (mm)"
+    watch.now_s += 10
+    progress.add_record(record("a", 2.04), waiting=58)
+    assert progress.line() == "search 2 of 60, about 10 min left: best about 2.0x (mm)"
+    progress.add_record(record("b"), waiting=57)
+    progress.add_record(record("c", 1.5), waiting=56)
+    assert progress.line().endswith("best about 2.0x (mm)")
 
 
-def test_what_is_hardly_better_or_fails_is_not_told(watch: Watch) -> None:
-    progress = RunProgress(None, watch)
-    assert progress.line(record("a", 2.0), tried=1, of=9, waiting=3)
-    for each in (record("b", 2.01), record("c", 1.5), record("d")):
-        assert progress.line(each, tried=2, of=9, waiting=3) == ""
-    assert "best so far e" in progress.line(record("e", 2.1), tried=3, of=9, waiting=3)
-
-
-def test_after_half_a_minute_without_news_there_is_a_line_all_the_same(watch: Watch) -> None:
-    progress = RunProgress(None, watch)
-    lines = []
-    for number in range(1, 41):
-        watch.now_s += 4
-        lines.append(progress.line(record(str(number)), tried=number, of=41, waiting=40 - number))
-    told = [line for line in lines if line]
-    assert len(told) == 5
-    assert told[0] == "mm: 8/41 tried, none faster than the default so far, about 2 min left"
-    assert told[-1] == lines[-1] == "mm: 40/41 tried, none faster than the default so far"
-
-
-def test_the_time_given_is_the_most_that_is_left(watch: Watch) -> None:
-    progress = RunProgress(60.0, watch)
-    progress.start()
-    assert progress.left_s(100) == 60
-    watch.now_s += 20
-    assert "about 40 s left" in progress.line(record("a", 2.0), tried=1, of=101, waiting=100)
-    assert "about 20 s left" in progress.line(record("b", 3.0), tried=2, of=101, waiting=2)
-    assert not progress.is_spent()
-    watch.now_s += 41
-    assert progress.is_spent()
-    assert progress.left_s(100) == 0
-
-
-def test_the_best_of_an_earlier_run_is_the_best_so_far_and_no_news(watch: Watch) -> None:
-    progress = RunProgress(None, watch)
+def test_the_best_of_an_earlier_run_is_the_best_so_far(watch: Watch) -> None:
+    progress = RunProgress(watch)
     progress.note(record("known", 1.8))
     progress.note(record("slow", 0.5))
-    watch.now_s += 500
-    progress.start()
-    watch.now_s += 10
-    assert progress.line(record("a", 1.5), tried=41, of=61, waiting=20) == ""
-    watch.now_s += 30
-    told = progress.line(record("b"), tried=42, of=61, waiting=6)
-    assert told == "mm: 42/61 tried, best so far known with 1.80 times the default's speed (5.56 us), about 2 min left"
+    begin(progress)
+    progress.add_record(record("a", 1.5), waiting=20)
+    assert progress.line().endswith("best about 1.8x (mm)")
 
 
-def test_without_a_limit_and_before_the_first_nobody_knows(watch: Watch) -> None:
-    progress = RunProgress(None, watch)
-    watch.now_s += 1e6
-    assert progress.left_s(5) is None
+def test_the_search_ends_by_its_limit(watch: Watch) -> None:
+    progress = RunProgress(watch)
+    begin(progress, 80.0)
     assert not progress.is_spent()
+    watch.now_s += 59
+    assert not progress.is_spent()
+    watch.now_s += 2
+    assert progress.is_spent()
+
+
+def test_without_a_limit_the_search_is_never_spent(watch: Watch) -> None:
+    progress = RunProgress(watch)
+    begin(progress)
+    watch.now_s += 1e6
+    assert not progress.is_spent()
+
+
+def test_the_events_give_the_same_estimate_again(watch: Watch) -> None:
+    progress = RunProgress(watch)
+    begin(progress, finals=3)
+    for number in range(20):
+        watch.now_s += 2
+        progress.add_record(record(str(number), 1.1), waiting=40 - number)
+    assert progress.left_s() == replay(progress.events, progress.passed_s)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""``shark-tune init``: a suite for a model, with the lines of an ini file and a CI workflow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from pytest_shark_tune.commands.options import Command
+from pytest_shark_tune.device.architecture import resolve_target
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.plan.source import MODEL_SUFFIXES
+
+__all__ = ["init"]
+
+_SUITE = '''"""Tunes and guards {name}: `pytest {directory} --tune` tunes it, `pytest {directory}` guards the result."""
+
+import pytest
+
+
+@pytest.mark.tune({model!r})
+def test_dispatch(candidate, artifact, measurement):
+    """One test per pair of a dispatch and a candidate; the fixtures are the stages."""
+'''
+_INI = """[pytest]
+tune_target = {target}
+"""
+_WORKFLOW = """name: guard the tuning specs
+on:
+  pull_request:
+  schedule:
+    - cron: "0 5 * * 1"
+permissions:
+  contents: read
+jobs:
+  guard:
+    runs-on: ubuntu-latest
+    timeout-minutes: 30
+    steps:
+      - uses: actions/checkout@v4
+      - uses: actions/setup-python@v5
+        with:
+          python-version: "3.12"
+      - run: python -m pip install {package}
+      - run: python -m pytest {directory} --tune-strict --tune-report-html=guard.html --junitxml=guard.xml
+      - uses: actions/upload-artifact@v4
+        if: always()
+        with:
+          name: guard
+          path: |
+            guard.html
+            guard.xml
+          if-no-files-found: ignore
+"""
+_INI_FILES = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
+
+
+@click.command(cls=Command)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "directory", type=click.Path(path_type=Path), default="tuning", show_default=True)
+@click.option("--tune-target", default="llvm-cpu", show_default=True, help="As pytest's option.")
+def init(model: Path, directory: Path, tune_target: str) -> None:
+    """Write a suite that tunes and guards MODEL, and a workflow for GitHub that runs it.
+
+    Existing files are left as they are. An ini file with settings of pytest's gets no line: the command prints the
+    line to add.
+    """
+    if model.suffix not in MODEL_SUFFIXES or not model.is_file():
+        problem = "there is no such file" if model.suffix in MODEL_SUFFIXES else "this is no model"
+        raise InputError(f"{model}: {problem}; give a {', '.join(MODEL_SUFFIXES[:-1])} or {MODEL_SUFFIXES[-1]} file")
+    target = str(resolve_target(tune_target))
+    test = directory / f"test_{_identifier(model.stem)}.py"
+    workflow = Path(".github/workflows/guard.yml")
+    package = "'pytest-shark-tune[onnx]'" if model.suffix == ".onnx" else "pytest-shark-tune"
+    suite = _SUITE.format(name=model.name, directory=directory, model=os.path.relpath(model, directory))
+    files = {test: suite, workflow: _WORKFLOW.format(package=package, directory=directory)}
+    ini = next((path for name in _INI_FILES if (path := Path(name)).exists()), None)
+    if ini is None:
+        files[Path("pytest.ini")] = _INI.format(target=target)
+    for path, text in files.items():
+        if path.exists():
+            click.echo(f"{path} is there already, and stays")
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        click.echo(f"{path} is written")
+    if ini is not None and target != "llvm-cpu":
+        click.echo(f"add to the settings of pytest in {ini}: tune_target = {target}")
+    click.echo(f"next: pytest {directory} --tune")
+
+
+def _identifier(stem: str) -> str:
+    """A name for a module, of a file's name."""
+    return "".join(character if character.isalnum() else "_" for character in stem.lower())

@@ -1,0 +1,85 @@
+"""The commands that follow a run: compile the model with the spec, guard the snapshot, or look further."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plugin.option_table import OPTIONS
+from pytest_shark_tune.plugin.options import TuneOptions
+from pytest_shark_tune.results.summary import Summary
+
+__all__ = ["next_steps"]
+
+_MORE = 4
+"""The factor by which the next run tries more."""
+
+
+def next_steps(
+    config: pytest.Config,
+    options: TuneOptions,
+    summary: Summary,
+    sources: Sequence[Source],
+    *,
+    spec: Path,
+    snapshots: Sequence[Path],
+) -> Iterator[tuple[str, str]]:
+    """Yield the commands to type next, each after its purpose.
+
+    Args:
+        config: pytest's configuration.
+        options: the options of the run.
+        summary: the summary of the run.
+        sources: the sources of the run.
+        spec: the path of the spec.
+        snapshots: the snapshots of the suites that exist.
+    """
+    base = config.invocation_params.dir
+    if not summary.improved:
+        if more := _more(options, summary):
+            yield "to try more", shlex.join(["pytest", *config.args, "--tune", *_common(config), more])
+        return
+    model = next((source for source in sources if source.is_model and source.path), None)
+    if model is not None and spec.exists():
+        yield "to use it", shlex.join(_compile(config, model, os.path.relpath(spec, base)))
+    if snapshots:
+        added = sorted({os.path.relpath(path.parent, base) for path in snapshots})
+        yield "to keep it", shlex.join(["git", "add", *added])
+        yield "to guard it", shlex.join(["pytest", *config.args, *_common(config)])
+
+
+def _more(options: TuneOptions, summary: Summary) -> str:
+    """The option with which the next run tries more than this one; empty if everything was tried."""
+    if all(row.tried >= row.generated for row in summary.dispatches):
+        return ""
+    if options.time_s is not None:
+        return f"--tune-time={options.time_s * _MORE:.0f}s"
+    return f"--tune-candidates={options.candidates * _MORE}"
+
+
+def _compile(config: pytest.Config, model: Source, spec: str) -> list[str]:
+    path = Path(model.path)
+    named = os.path.relpath(path, config.invocation_params.dir)
+    given = _given(config, ("tune_target", "tune_input_shape", "tune_dim", "iree_compile_flag"))
+    return ["shark-tune", "compile", named, "--spec", spec, *given, "-o", f"{path.stem}.vmfb"]
+
+
+def _common(config: pytest.Config) -> list[str]:
+    """The options on the command line that a run on the same models and devices needs again."""
+    names = ("tune_target", "tune_device", "tune_cache", "tune_input_shape", "tune_input", "tune_dim")
+    return _given(config, (*names, "tune_parameters", "tune_function", "tune_rotate", "iree_compile_flag"))
+
+
+def _given(config: pytest.Config, names: Sequence[str]) -> list[str]:
+    """The options with some destinations that are on the command line, as they are given there."""
+    words: list[str] = []
+    for option in OPTIONS:
+        if option.dest in names and (value := config.getoption(option.dest)):
+            values = value if isinstance(value, list) else [value]
+            words += [f"{option.flag}={part}" for part in values]
+    return words
