@@ -65,8 +65,8 @@ def profile_model(
     The dispatch that takes longest comes first. Its time is that of all its calls in one call of the model. It is
     measured in the running model if the driver keeps statistics. Otherwise it is the time of the dispatch's own
     benchmark, times its calls. All dispatches are listed, with the reason if they cannot be tuned, and the rest of the
-    call comes last, so that the shares add up to the call's time. The exit status is 0 if MODEL could be read, and 2
-    if not.
+    call comes last, so that the shares add up to the call's time. A model that cannot be run whole is profiled by the
+    benchmarks of its dispatches. The exit status is 0 if MODEL could be read, and 2 if not.
     """
     target = resolve_target(tune_target)
     compiler = Compiler(target, flags, timeout_s=MODEL_TIMEOUT_S)
@@ -77,7 +77,13 @@ def profile_model(
         _, plan = session.planner.plan([model.absolute()], Path())
         if problem := asked.stray(session.planner.models):
             raise InputError(problem)
-        found = session.planner.profile(plan, plan.sources[0])
+        source = plan.sources[0]
+        if len(source.functions) > 1 and not source.function:
+            functions = ", ".join(map(repr, source.functions))
+            why = f"it has several functions, {functions}: choose one with --tune-function"
+            found = session.planner.profile_benchmarks(plan, source, why)
+        else:
+            found = session.planner.profile(plan, source)
     if as_json:
         print_json({**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us, "outside_us": found.outside_us})
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ _UNITS_US = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}
 _STATISTICS = "--dispatch_statistics=true"
 _SECONDS = 1.0
 _TIMEOUT_S = 300.0
+_STATUS = re.compile(r"\b[A-Z][A-Z_]+;")
+"""How a line with a status of IREE's begins its message."""
 
 
 class NoProfile(InputError):
@@ -131,10 +134,14 @@ def _run(
         out = process.run(command, timeout_s=timeout_s + load_seconds(parameters)).stdout
         rows = msgspec.json.decode(out, type=_Report).benchmarks
     except CommandFailed as error:
-        # Without the stack of statuses that follows.
-        raise NoProfile(next((line for line in error.lines if "UNIMPLEMENTED" in line), error.lines[-1])) from error
+        raise NoProfile(_status_in(error.lines)) from error
     except msgspec.DecodeError as error:
         raise NoProfile(f"iree-benchmark-module printed no report: {error}") from error
     if failed := [row.error_message for row in rows if row.error_message]:
         raise NoProfile(failed[0])
     return rows
+
+
+def _status_in(lines: Sequence[str]) -> str:
+    """Return IREE's status among the lines of an error, without the stack that may follow it."""
+    return next((line for line in lines if _STATUS.search(line)), lines[-1])

@@ -50,7 +50,7 @@ __all__ = [
     "sink_constants",
 ]
 
-EXTRACTION_VERSION: Final = 3
+EXTRACTION_VERSION: Final = 4
 """The version of extraction, naming, grouping and rotation (with `grouping` and `rotation`).
 
 Raise it if the same source yields another dispatch, name, root or benchmark. Plans are then made again.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
@@ -14,7 +14,7 @@ from pytest_shark_tune.dispatch.open_sizes import with_sizes
 from pytest_shark_tune.dispatch.reasons import CannotTune
 from pytest_shark_tune.dispatch.types import Tensor
 
-__all__ = ["Flow", "function_inputs", "read_flow"]
+__all__ = ["Flow", "function_inputs", "read_flow", "why_not_fed"]
 
 _BUFFER_VIEW = "!hal.buffer_view"
 _CONSTANTS = {"util.global": "initial_value", "flow.tensor.constant": "value"}
@@ -129,34 +129,59 @@ def function_inputs(
         input_text: The module.
         sizes: The sizes of open dimensions by input and dimension.
     """
-    functions = {}
+    return {name: inputs for name, inputs in _public_functions(input_text, sizes) if not isinstance(inputs, str)}
+
+
+def why_not_fed(input_text: str, sizes: Mapping[tuple[int, int], int] = MappingProxyType({})) -> str:
+    """Return the reason why no data can be made for any public function of a module at phase ``input``.
+
+    The text is empty if data can be made for one of them.
+
+    Args:
+        input_text: The module.
+        sizes: The sizes of open dimensions by input and dimension.
+    """
+    reasons = {name: inputs for name, inputs in _public_functions(input_text, sizes) if isinstance(inputs, str)}
+    if not reasons or function_inputs(input_text, sizes):
+        return ""
+    return "; ".join(f"no data can be made for {name!r}: {reason}" for name, reason in reasons.items())
+
+
+def _public_functions(
+    input_text: str, sizes: Mapping[tuple[int, int], int]
+) -> Iterator[tuple[str, tuple[Tensor, ...] | str]]:
+    """Yield each public function with the tensors that it takes, or with the reason why no data can be made for it."""
     with mlir.shared_context():
         module = mlir.parse_module(input_text)
         defined = _functions(module)
         for name, op in defined.items():
             if "sym_visibility" in op.attributes and mlir.string_of(op, "sym_visibility") != "public":
                 continue
-            arguments = op.regions[0].blocks[0].arguments
-            try:
-                functions[name] = tuple(
-                    mlir.tensor_of(with_sizes(_imported_type(argument, defined), number, sizes))
-                    for number, argument in enumerate(arguments)
-                )
-            except CannotTune:
-                continue
-    return functions
+            tensors = []
+            for number, argument in enumerate(op.regions[0].blocks[0].arguments):
+                kind = with_sizes(_imported_type(argument, defined), number, sizes)
+                try:
+                    tensors.append(mlir.tensor_of(kind, empty=True))
+                except CannotTune:
+                    yield name, f"its input {number} is of type {kind}, and only tensors of fixed shapes are made up"
+                    break
+            else:
+                yield name, tuple(tensors)
 
 
 def _imported_type(argument: ir.Value, defined: Mapping[str, ir.Operation]) -> ir.Type:
-    """Return the type of an argument; of a buffer view, that of the imported tensor, any type if it is unused."""
+    """Return the type of an argument; of a buffer view, that of the tensor that it holds.
+
+    A buffer view that is unused, or handed on as it is, may be any tensor.
+    """
     if argument.type != ir.Type.parse(_BUFFER_VIEW):
         return argument.type
-    if not list(argument.uses):
-        return ir.Type.parse("tensor<1xf32>")
+    is_read = False
     for use in argument.uses:
         user = use.owner.operation  # The ``name`` of a view may be an attribute of that name.
         if user.name == "hal.tensor.import":
-            return user.results[0].type
+            return ir.TypeAttr(user.attributes["target_encoding"]).value
         if user.name == "util.call" and (callee := _callee(user)) in defined:
             return _imported_type(defined[callee].regions[0].blocks[0].arguments[use.operand_number], defined)
-    return argument.type
+        is_read = is_read or user.name not in ("util.return", "func.return")
+    return argument.type if is_read else ir.Type.parse("tensor<1xf32>")

@@ -175,12 +175,13 @@ def string_of(op: ir.Operation, name: str) -> str:
     return str(ir.StringAttr(op.attributes[name]).value)
 
 
-def tensor_of(kind: ir.Type, *, scalars: bool = False) -> Tensor:
+def tensor_of(kind: ir.Type, *, scalars: bool = False, empty: bool = False) -> Tensor:
     """Return the shape and the element type of a tensor or a buffer.
 
     Args:
         kind: The type to read.
         scalars: Whether a scalar type is accepted too.
+        empty: Whether a dimension of size 0 is accepted too.
 
     Raises:
         CannotTune: The type is another one, has no static size, or is empty.
@@ -193,7 +194,7 @@ def tensor_of(kind: ir.Type, *, scalars: bool = False) -> Tensor:
         raise UnreadableOperand(f"it has an operand of type {kind}, and only tensors can be filled with data") from None
     if not shaped.has_static_shape:
         raise OpenSizes(f"it has dynamic dimensions ({kind})")
-    if 0 in shaped.shape:
+    if 0 in shaped.shape and not empty:
         raise EmptyTensor(f"it has a dimension of size 0 ({kind})")
     if math.prod(shaped.shape) > _MOST_ELEMENTS:
         raise TooManyElements(f"it has more elements than any device holds ({kind})")

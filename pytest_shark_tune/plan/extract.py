@@ -12,7 +12,7 @@ import msgspec
 from pytest_shark_tune.compiler.compiler import Compiler, why_rejected
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.dispatch.extraction import benchmarked_symbol, read_benchmark
-from pytest_shark_tune.dispatch.flow import Flow, function_inputs, read_flow
+from pytest_shark_tune.dispatch.flow import Flow, function_inputs, read_flow, why_not_fed
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.open_sizes import OpenDimension, fix_sizes
 from pytest_shark_tune.dispatch.reasons import CannotTune, DataDependentSizes, OpenInput, OpenSizes, UnknownScalar
@@ -63,7 +63,7 @@ def extract_dispatches(
         for number, (source, parts) in enumerate(compiled):
             report(Step(f"extracting the dispatches of {source.name}", Stage.EXTRACT, number, len(sources)))
             try:
-                flow, functions = parts.flow(), parts.functions()
+                flow, (functions, unfed) = parts.flow(), parts.functions()
                 # The compiler refuses to make an executable of a module that calls for none.
                 texts = parts.benchmarks() if flow.calls or source.is_benchmark else []
             except CommandFailed as error:
@@ -84,7 +84,8 @@ def extract_dispatches(
                     raise InputError(f"{source.label}: {why_rejected(error)}") from error
             dispatches.sort(key=_natural_order)
             points = source.points if opened.found else ()
-            read.append(_with_functions(msgspec.structs.replace(source, points=points), functions, flow))
+            source = msgspec.structs.replace(source, points=points, why_not_run=unfed)  # noqa: PLW2901
+            read.append(_with_functions(source, functions, flow))
             for dispatch in (*dispatches, *opened.found, *opened.untunable):
                 if isinstance(dispatch, Untunable):
                     untunable.append(dispatch)
@@ -216,7 +217,7 @@ def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], fl
     found = msgspec.structs.replace(source, functions=functions, function=chosen, called=called)
     check_data(source.name, source.data, {name: functions[name] for name in found.run_whole})
     parameters, why = match_parameters(source.name, flow.parameters, source.parameters)
-    return msgspec.structs.replace(found, parameters=parameters, why_not_run=why)
+    return msgspec.structs.replace(found, parameters=parameters, why_not_run=why or source.why_not_run)
 
 
 class _Compiled(NamedTuple):
@@ -224,7 +225,8 @@ class _Compiled(NamedTuple):
 
     benchmarks: Callable[[], list[str]]
     flow: Callable[[], Flow]
-    functions: Callable[[], dict[str, tuple[Tensor, ...]]]
+    functions: Callable[[], tuple[dict[str, tuple[Tensor, ...]], str]]
+    """The functions that data can be made for, and the reason if there is none."""
 
     @classmethod
     def submit(cls, pool: Executor, compiler: Compiler, source: Source) -> _Compiled:
@@ -237,16 +239,21 @@ class _Compiled(NamedTuple):
                 phases = {"since": _EXECUTABLES, "to": "executable-configurations"}
                 return [compiler.lower(stripped, name=name, flags=flags, **phases)]
 
-            return cls(pool.submit(mark).result, Flow, dict)
+            return cls(pool.submit(mark).result, Flow, lambda: ({}, ""))
         if source.is_op:  # A list of commands has hundreds, and most of a command's time is its start.
             dumped = pool.submit(compiler.dump_phases, text, name, "flow", "input")
             return cls(
                 lambda: dumped.result()[0],
                 lambda: read_flow(dumped.result()[1][0]),
-                lambda: function_inputs(dumped.result()[1][1], source.largest),
+                lambda: _functions_of(dumped.result()[1][1], source),
             )
         return cls(
             pool.submit(compiler.dump_benchmarks, text, name).result,
             pool.submit(lambda: read_flow(compiler.lower(text, to="flow", name=name))).result,
-            pool.submit(lambda: function_inputs(compiler.lower(text, to="input", name=name), source.largest)).result,
+            pool.submit(lambda: _functions_of(compiler.lower(text, to="input", name=name), source)).result,
         )
+
+
+def _functions_of(input_text: str, source: Source) -> tuple[dict[str, tuple[Tensor, ...]], str]:
+    """Return the functions of a source that data can be made for, and the reason if there is none."""
+    return function_inputs(input_text, source.largest), why_not_fed(input_text, source.largest)

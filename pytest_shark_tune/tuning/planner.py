@@ -131,6 +131,11 @@ class Planner:
 
         return self._database.profile(plan, source, measure)
 
+    def profile_benchmarks(self, plan: Plan, source: Source, why: str) -> Profile:
+        """The profile of a source by the benchmarks of its dispatches. ``why`` is the reason for not running it."""
+        self._report(f"measuring where the time of {source.name} goes")
+        return self._profiler.counted(source, "", plan, model_us=None, why=why)
+
     def add_models(self, sources: Iterable[Source]) -> None:
         """Add the models among ``sources`` to those that plans were made of."""
         self.models += [source for source in sources if source.is_model]

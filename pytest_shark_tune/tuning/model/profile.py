@@ -27,7 +27,7 @@ from pytest_shark_tune.tuning.runner import Runner
 
 __all__ = ["PROFILE_VERSION", "Profiler", "arguments", "by_symbol", "function_of"]
 
-PROFILE_VERSION: Final = 2
+PROFILE_VERSION: Final = 3
 """How the time of a model is split among its dispatches.
 
 Raise it if the same run of a model may give other shares, or the same shares may give other dispatches to tune.
@@ -37,6 +37,17 @@ _COUNTED = "its dispatches' benchmarks, times how often each is called"
 _RUN = "the running model"
 _NO_FUNCTION = "it has no public function that takes tensors of fixed shapes alone"
 _NO_CONFIG = "it computes nothing that has a config"
+_HAL_NAMES = {"complex<f32>": "cf64", "complex<f64>": "cf128"}
+"""The names of element types for IREE's tools, where they are other than MLIR's."""
+_BYTES = {
+    "i1": "01",
+    "i4": "11",
+    "si4": "11",
+    "ui4": "11",
+    "complex<f32>": "0000003F0000003F",
+    "complex<f64>": "000000000000E03F000000000000E03F",
+}
+"""A value of each type of which IREE's tools parse no number: true, 1, and 0.5 + 0.5i."""
 
 
 def function_of(source: Source) -> str:
@@ -87,7 +98,7 @@ class Profiler:
             CandidateFailed: a default cannot be run.
         """
         if not source.functions and not source.function:
-            return self.counted(source, "", plan, model_us=None, why=_NO_FUNCTION)
+            return self.counted(source, "", plan, model_us=None, why=source.why_not_run or _NO_FUNCTION)
         function = function_of(source)
         if source.why_not_run:
             return self.counted(source, function, plan, model_us=None, why=source.why_not_run)
@@ -256,6 +267,14 @@ def arguments(source: Source, function: str) -> list[str]:
 
 
 def _splat(tensor: Tensor) -> str:
-    """A tensor with the same value everywhere, since times hardly depend on it."""
+    """A tensor with the same value everywhere, since times hardly depend on it.
+
+    IREE's tools parse a number only of some types. They take the bytes of a value of every other type, a pair of values
+    in one byte included, and no value for a tensor without elements.
+    """
     shape = "".join(f"{size}x" for size in tensor.shape)
+    if 0 in tensor.shape:
+        return f"{shape}{_HAL_NAMES.get(tensor.element, tensor.element)}"
+    if tensor.element in _BYTES:
+        return f"{shape}{_HAL_NAMES.get(tensor.element, tensor.element)}={_BYTES[tensor.element]}"
     return f"{shape}{tensor.element}={0.5 if 'f' in tensor.element else 1}"

@@ -180,10 +180,17 @@ def test_the_command_prints_json_and_takes_a_function(models: Path, cache: Path)
     assert told["dispatches_us"] <= 1.2 * told["model_us"]
 
 
+def test_the_command_counts_the_dispatches_of_a_model_with_several_functions(models: Path, cache: Path) -> None:
+    result = shark_tune(cache, "--json", str(models / "two.mlir"))
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert "it has several functions, 'main', 'other': choose one with --tune-function" in told["measured"]
+    assert (told["model_us"], told["shares"][0]["dispatch"]) == (None, LARGE)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("two.mlir",), "two has several functions, 'main', 'other': choose one with --tune-function"),
         (
             ("--tune-function=absent", "two.mlir"),
             "--tune-function: no function with inputs of fixed shapes is called 'absent': there is 'main', 'other'",

@@ -327,14 +327,35 @@ def test_buffer_views_count_as_the_tensors_that_they_are_imported_as(compiler: C
               %0 = util.call @"of Paddle.$async"(%view, %fence) : (!hal.buffer_view, !hal.fence) -> tensor<2x3xf32>
               util.return %0 : tensor<2x3xf32>
             }
-            util.func public @unknown(%view: !hal.buffer_view) -> !hal.buffer_view {
+            util.func public @"handed on"(%view: !hal.buffer_view) -> !hal.buffer_view {
               util.return %view : !hal.buffer_view
+            }
+            util.func public @demoted(%view: !hal.buffer_view) -> tensor<4xf32> {
+              %0 = hal.tensor.import %view : !hal.buffer_view -> tensor<4xf64> as tensor<4xf32>
+              util.return %0 : tensor<4xf32>
+            }
+            util.func public @unknown(%view: !hal.buffer_view) -> index {
+              %0 = hal.buffer_view.dim<%view : !hal.buffer_view>[0] : index
+              util.return %0 : index
             }
             """,
             to="input",
         )
     )
-    assert functions == {"of Paddle.": (tensor("2x3xf32"),)}
+    assert functions == {
+        "of Paddle.": (tensor("2x3xf32"),),
+        "handed on": (tensor("1xf32"),),
+        "demoted": (tensor("4xf64"),),
+    }
+
+
+def test_the_reason_why_no_function_can_be_fed_names_the_input() -> None:
+    scalar = "util.func public @f(%a: tensor<2xf32>, %b: i32) -> i32 {\nutil.return %b : i32\n}"
+    empty = "util.func public @g(%a: tensor<0x2xf32>) -> tensor<0x2xf32> {\nutil.return %a : tensor<0x2xf32>\n}"
+    why = "no data can be made for 'f': its input 1 is of type i32, and only tensors of fixed shapes are made up"
+    assert flow.why_not_fed(scalar) == why
+    assert flow.why_not_fed(f"{scalar}\n{empty}") == ""
+    assert flow.function_inputs(f"{scalar}\n{empty}") == {"g": (tensor("0x2xf32"),)}
 
 
 def test_a_benchmark_file_is_told_from_a_model(dumps: Mapping[str, str], model: str) -> None:
