@@ -16,6 +16,7 @@ from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.port.fit import PortedEntry, PortStatus
+from pytest_shark_tune.port.forms import port_forms
 from pytest_shark_tune.port.port import port, tune_lost
 from pytest_shark_tune.port.read_old import read_old, target_of
 from pytest_shark_tune.system.machine import processors
@@ -65,8 +66,8 @@ def port_spec(
     An entry keeps the knobs of its config if the compiler's constraints still allow them, and otherwise gets the
     nearest config that they allow. The record beside OLD names the dispatch of its entry. Without a record the entry
     needs the MODEL, a .mlir, .mlirbc or .onnx file. The new spec is checked like a guarded one; results and speed are
-    checked if there are a MODEL and a device. If an entry could not be ported, the exit status is 1, but the others are
-    still written.
+    checked if there are a MODEL and a device. The forms beside OLD are written beside the new spec, without figures. If
+    an entry or a form could not be ported, the exit status is 1, but the others are still written.
     """
     if retune and not models:
         raise InputError("--retune needs the MODEL to tune")
@@ -96,8 +97,13 @@ def port_spec(
             further += [f"--tune-dim={dim}" for dim in dims]
             further += [f"--tune-parameters={file}" for file in parameters]
             ported = tune_lost(ported, output, spec, models, str(target), further, report)
+    forms = tuple(port_forms(old, output, compiler))
     _print_port(ported, output, as_json=as_json)
-    if any(entry.status is PortStatus.NOT_PORTED for entry in ported):
+    for form in forms:
+        what = f"the form {form.record.form.name} of {form.record.model}"
+        report(f"{what} is in {form.response}" if form.response else f"{what} could not be ported: {form.reason}")
+    is_lost = any(form.response is None for form in forms)
+    if is_lost or any(entry.status is PortStatus.NOT_PORTED for entry in ported):
         raise SystemExit(1)
 
 
