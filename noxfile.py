@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "types", "unit", "integration"]
@@ -63,3 +65,11 @@ def smoke(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Check that all that the docs link to is there."""
     _pytest(session, "tests/unit/test_docs.py")
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Build the documentation as a site, in the directory that follows ``--``, or in a temporary one."""
+    session.install("-e", ".[docs]")
+    directory = session.posargs[0] if session.posargs else session.create_tmp()
+    session.run("mkdocs", "build", "--strict", "-f", ".ci/mkdocs.yml", "-d", str(Path(directory).absolute()))
