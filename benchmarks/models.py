@@ -163,7 +163,7 @@ def main(
                 spec = spec or run_directory / "spec.mlir"
             built, entries = _compile(source, spec, compiler, Path(directory), notes)
             if record is not None and run_directory is not None:
-                built[_TUNED] = _by_its_commands(record, path, run_directory, Path(directory) / "run")
+                built[_TUNED], entries = _by_its_commands(record, path, run_directory, Path(directory) / "run")
                 notes.append(f"form {record.form.name}: {'; '.join(record.commands)}")
         except (InputError, CommandFailed) as error:
             raise click.ClickException(
@@ -244,11 +244,16 @@ def _form_record(path: Path, run: Path) -> FormRecord | None:
     return next((record for record in records if record.file == path.name), None)
 
 
-def _by_its_commands(record: FormRecord, path: Path, run: Path, directory: Path) -> Path:
-    """Compile the model by the commands in the record of its form, in a copy of the run's directory."""
+def _by_its_commands(record: FormRecord, path: Path, run: Path, directory: Path) -> tuple[Path, list[str]]:
+    """Compile the model by the commands in the record of its form, in a copy of the run's directory.
+
+    Returns:
+        The binary, and the placements that shark-tune prints. Those of plain iree-compile are not known.
+    """
     shutil.copytree(run, directory)
     (directory / record.file).symlink_to(path.absolute())
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    placed: list[str] = []
     for command in record.commands:
         done = subprocess.run(
             shlex.split(command),
@@ -260,8 +265,9 @@ def _by_its_commands(record: FormRecord, path: Path, run: Path, directory: Path)
         )
         if done.returncode:
             raise CommandFailed(f"{command} ended with status {done.returncode}", stderr=done.stderr)
+        placed += [line for line in done.stdout.splitlines() if ": match_" in line]
     (vmfb,) = directory.glob("*.vmfb")
-    return vmfb
+    return vmfb, placed
 
 
 def _why_no_onnxruntime(path: Path, target: Target, python: str) -> str:
@@ -297,7 +303,7 @@ def _round(
             arguments, outputs[name] = tensors[: len(inputs)], tensors[len(inputs) :]
             runs[name] = partial(child.run, name)
         if python:
-            theirs = stack.enter_context(run_onnx(model, arguments, python))
+            theirs = stack.enter_context(run_onnx(model, arguments, python, is_timed=True))
             version, runs[_OTHER], outputs[_OTHER] = theirs.name.rpartition(" ")[2], theirs.run, theirs.outputs
         measured = compare_finalists(runs, runs[_DEFAULT], FINAL, seed=seed)
     return _Round(measured, outputs, version)

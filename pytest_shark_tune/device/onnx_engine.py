@@ -67,22 +67,28 @@ class OnnxEngine:
 
 
 @contextmanager
-def run_onnx(model: Path, inputs: Sequence[Any], python: str = sys.executable) -> Iterator[OnnxEngine]:
+def run_onnx(
+    model: Path, inputs: Sequence[Any], python: str = sys.executable, *, is_timed: bool = False
+) -> Iterator[OnnxEngine]:
     """Run an ONNX model on arrays, one for each of its inputs in their order.
 
     Args:
         model: The model file.
         inputs: The arrays.
         python: The Python whose ONNX Runtime, or whose package onnx, runs the model.
+        is_timed: Whether its time counts. Then only ONNX Runtime will do, since the evaluator is far slower.
 
     Raises:
         InputError: The model cannot be run.
     """
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env = dict(os.environ)
+    if python != sys.executable:  # Packages of this Python are none of the other's.
+        env.pop("PYTHONPATH", None)
     with scratch_directory() as directory:
         given, outputs, errors = (directory / name for name in ("inputs.npz", "outputs.npz", "errors.txt"))
         np.savez(given, *inputs)
-        command = [python, "-P", *map(str, (_CHILD, model, given, outputs, processors()))]
+        engine = "onnxruntime" if is_timed else "any"
+        command = [python, "-P", *map(str, (_CHILD, model, given, outputs, processors(), engine))]
         # ONNX Runtime may write many warnings, which would fill a pipe that nobody reads.
         with (
             errors.open("wb") as stderr,

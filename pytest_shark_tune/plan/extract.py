@@ -84,7 +84,7 @@ def extract_dispatches(
                     raise InputError(f"{source.label}: {why_rejected(error)}") from error
             dispatches.sort(key=_natural_order)
             points = source.points if opened.found else ()
-            source = msgspec.structs.replace(source, points=points, why_not_run=unfed)  # noqa: PLW2901
+            source = msgspec.structs.replace(source, points=points, why_not_run=unfed)
             read.append(_with_functions(source, functions, flow))
             for dispatch in (*dispatches, *opened.found, *opened.untunable):
                 if isinstance(dispatch, Untunable):

@@ -103,7 +103,7 @@ class ModelRunner:
                 with ExitStack() as stack:
                     if onnx is not None:
                         inputs = child.read(_DEFAULT)[: len(function.inputs)]
-                        runs[ONNX] = stack.enter_context(run_onnx(onnx, arrays_of(inputs))).run
+                        runs[ONNX] = stack.enter_context(run_onnx(onnx, arrays_of(inputs), is_timed=True)).run
                     return compare_finalists(runs, partial(child.run, _DEFAULT), policy, seed=self._seed + number)
 
         for number in range(most_rounds):

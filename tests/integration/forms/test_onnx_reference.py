@@ -81,6 +81,17 @@ def test_a_model_that_cannot_be_run_says_why(tmp_path: Path) -> None:
         pass
 
 
+def test_the_evaluators_time_is_never_taken_for_onnx_runtimes(tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "model.onnx")
+    inputs = [np.zeros((1, 4, 16, 16), np.float32)]
+    if importlib.util.find_spec("onnxruntime") is None:
+        with pytest.raises(InputError, match="No module named 'onnxruntime'"), run_onnx(path, inputs, is_timed=True):
+            pass
+    else:
+        with run_onnx(path, inputs, is_timed=True) as engine:
+            assert engine.name.startswith("ONNX Runtime ")
+
+
 def test_arrays_take_the_types_and_shapes_of_outputs() -> None:
     (tensor,) = tensors_like([floats(1, 2)], [np.array([3.0, 4.0])])
     (array,) = arrays_of([tensor])
