@@ -34,6 +34,17 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     """The reason why it cannot be tuned."""
 
+    @property
+    def gain_us(self) -> float:
+        """The time that tuning may save: what exceeds twice the least time; 0 if that is not known."""
+        if self.reason or self.least_us is None:
+            return 0.0
+        return max(0.0, self.time_us - _REACHED * self.least_us)
+
+
+_REACHED = 2.0
+"""The time of a tuned dispatch by the least that the device's limits leave, as most matrix products reach it."""
+
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of a source's function goes."""
@@ -64,13 +75,25 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return sum(part.time_us for part in self.shares if part.dispatch == dispatch)
 
     def hot_dispatches(self, share: float) -> tuple[str, ...]:
-        """Return the fewest dispatches that make up ``share`` of the time, the one that takes longest first."""
+        """Return the dispatches to tune for ``share`` of the time, the one that takes longest first.
+
+        These are the fewest that make up ``share`` of the time by default. If they may become much faster, the others
+        make up more of the tuned model. So those that may gain most are added, until the gains that are left out make
+        up no more than 1 - ``share`` of the tuned model's time.
+        """
         names = []
         so_far = 0.0
         for part in self.shares:
             if so_far >= share:
                 break
             so_far += part.share
+            names.append(part.dispatch)
+        left_out = sum(part.gain_us for part in self.shares[len(names) :])
+        tuned_us = self.dispatches_us + self.outside_us - sum(part.gain_us for part in self.shares)
+        for part in sorted(self.shares[len(names) :], key=lambda part: -part.gain_us):
+            if left_out <= (1 - share) * tuned_us:
+                break
+            left_out -= part.gain_us
             names.append(part.dispatch)
         return tuple(names)
 

@@ -23,6 +23,24 @@ def test_the_fewest_that_make_up_a_share_are_hot_tunable_or_not(share: float, ho
     assert PROFILE.hot_dispatches(share) == tuple(hot.split())
 
 
+def test_what_may_gain_more_than_the_tuned_model_bears_is_hot_as_well() -> None:
+    shares = tuple(
+        Share(dispatch=name, calls=1, time_us=time_us, share=time_us / 1000, least_us=least_us, reason=reason)
+        for name, time_us, least_us, reason in (
+            ("scalar", 920.0, 20.0, ""),
+            ("odd", 30.0, None, "it is odd"),
+            ("slow", 25.0, 5.0, ""),
+            ("small", 15.0, 5.0, ""),
+            ("near", 10.0, 5.0, ""),
+        )
+    )
+    profile = Profile(source="model", function="main", model_us=None, shares=shares, measured="the running model")
+    # Once tuned the model takes 40 + 30 + 10 + 10 + 10 us, of which the gains of "slow" and "small" would be 20%.
+    assert profile.hot_dispatches(0.9) == ("scalar", "slow")
+    assert profile.hot_dispatches(0.96) == ("scalar", "odd", "slow", "small")
+    assert profile.hot_dispatches(0.5) == ("scalar",)
+
+
 def test_times_are_told_by_dispatch() -> None:
     assert PROFILE.dispatches_us == pytest.approx(100.0)
     assert PROFILE.time_us("b") == pytest.approx(15.0)
