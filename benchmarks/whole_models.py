@@ -165,6 +165,8 @@ def check_whole_models(
 
 
 _FEW_SUMS = 4
+_INPUTS = 3
+"""A run compares whole models on as many inputs at least, one for each round of their final."""
 
 
 def _edited(edit: Any, place: int, text: str) -> str:
@@ -204,7 +206,7 @@ class _Model:
                 if wrong is None or not self._is_wrong(default, wrong, noise):
                     continue
                 tally.wrong_modules += 1
-                if not self._failure(builder, leases, default, wrong, [self.sums[place]], 0):
+                if not self._failure(builder, leases, default, wrong, [self.sums[place]], 0, inputs=_INPUTS):
                     tally.passed.append(f"{self.source.name}, sum {place}: {what}")
         finally:
             builder.close()
@@ -279,17 +281,23 @@ class _Model:
             return [part.element for part in child.read("it")[len(self.source.functions[self.function]) :]]
 
     def _failure(
-        self, builder: Builder, leases: DeviceLeases, default: Path, path: Path, changed: Sequence[str], seed: int
+        self,
+        builder: Builder,
+        leases: DeviceLeases,
+        default: Path,
+        path: Path,
+        changed: Sequence[str],
+        seed: int,
+        *,
+        inputs: int = 1,
     ) -> str:
         children = DeviceChildren(leases, lambda _: None)
         tolerance = model_tolerance(self.source, self.function, self.plan.tasks, changed)
-        inputs, disturbed = (
-            self.source.functions[self.function],
-            partial(builder.disturbed_model, self.sources, changed),
-        )
+        tensors = self.source.functions[self.function]
+        disturbed = partial(builder.disturbed_model, self.sources, changed)
         try:
-            function = ModelFunction(self.function, inputs, tolerance, self.source.files, disturbed=disturbed)
-            ModelRunner(children, seed).check(function, default, path)
+            function = ModelFunction(self.function, tensors, tolerance, self.source.files, disturbed=disturbed)
+            ModelRunner(children, seed).check(function, default, path, inputs=inputs)
         except CandidateFailed as failure:
             return str(failure)
         finally:
