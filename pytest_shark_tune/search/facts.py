@@ -6,7 +6,6 @@ from itertools import takewhile
 from typing import Final
 
 import msgspec
-from iree.compiler import ir
 
 from pytest_shark_tune.dispatch.mlir import affine_map, loops_in, shared_context
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
