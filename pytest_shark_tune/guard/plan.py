@@ -284,8 +284,8 @@ def _damage(spec_path: Path, row: SpecRow, lines: Sequence[int]) -> str:
         return ""
     path = records_path(spec_path)
     return (
-        f"no record of it can be read, and {places_of(path, lines)} is none: take {path.name} from version control again, or delete "
-        "that line and tune the dispatch again with --tune"
+        f"no record of it can be read, and {places_of(path, lines)} is none: take {path.name} from version control "
+        "again, or delete that line and tune the dispatch again with --tune"
     )
 
 

@@ -261,8 +261,9 @@ def write_draft(path: Path, draft: Draft, winners: Iterable[WinnerRecord]) -> No
 def why_not_replaced(spec: Path) -> str:
     """Return why a spec cannot be brought up to date; empty if it can."""
     if lines := damaged_records(spec):
+        path = records_path(spec)
         return (
-            f"{places_of(records_path(spec), lines)} is no record, so nobody knows which entries have one: take {records_path(spec).name} from "
+            f"{places_of(path, lines)} is no record, so nobody knows which entries have one: take {path.name} from "
             "version control again, or delete that line"
         )
     try:

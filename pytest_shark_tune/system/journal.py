@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +20,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.system.files import decode_json, opened_plain
 from pytest_shark_tune.system.terminal import escaped_line
 
-__all__ = ["append", "create_exclusive", "damaged_lines", "digest", "read", "replace_file", "stream"]
+__all__ = ["append", "create_exclusive", "damaged_lines", "digest", "read", "replace_file", "replace_parts", "stream"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -139,11 +139,20 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: the file cannot be written, as on a full disk. The old file is whole.
     """
+    replace_parts(path, [content])
+
+
+def replace_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Replace a file at once, as `replace_file` does, by parts that are never held together.
+
+    Raises:
+        OSError: the file cannot be written, as on a full disk. The old file is whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())  # Else the rename may be on disk before the content is.
         partial.replace(path)
