@@ -20,9 +20,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
+
+if TYPE_CHECKING:  # What makes inputs is imported only by the process that makes them.
+    from pytest_shark_tune.records.types import WinnerRecord
 
 _PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 _TUNE = (sys.executable, "-c", "from pytest_shark_tune.cli import main; main()")
@@ -155,7 +158,10 @@ def _make(group: str, directory: Path) -> None:
 
 
 def _run(command: Sequence[str], directory: Path) -> Run:
-    """Run a command to its end. Its processes' time is that of all that it waited for, its memory that of the largest."""
+    """Run a command to its end.
+
+    Its time is that of all processes that it waited for, its memory that of the largest of them.
+    """
     with tempfile.TemporaryFile() as output:
         started = time.monotonic()
         process = subprocess.Popen(
@@ -204,7 +210,7 @@ def _make_records(directory: Path) -> None:
         _make_out(directory / name, winners, start)
 
 
-def _winners(sizes: Sequence[int]) -> list:
+def _winners(sizes: Sequence[int]) -> list[WinnerRecord]:
     from pytest_shark_tune import ops
     from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
     from pytest_shark_tune.compiler.target import Target
@@ -265,8 +271,20 @@ def _make_out(out: Path, winners: Sequence[WinnerRecord], start: int) -> None:
             finals.write(encoder.encode_lines([final]))
             known = {record.id: record for record in own}
             funnel = funnel_of(list(known), known, {record.id}, untried="")
-            about = {"weight": 1, "space": each, "dropped": "", "without_final": "", "is_custom": False}
-            rows.append(DispatchSummary.of(winner.dispatch, funnel, known, final, winner, **about))
+            rows.append(
+                DispatchSummary.of(
+                    winner.dispatch,
+                    funnel,
+                    known,
+                    final,
+                    winner,
+                    weight=1,
+                    space=each,
+                    dropped="",
+                    without_final="",
+                    is_custom=False,
+                )
+            )
     about = winners[0]
     run = RunSummary(
         versions={"iree-base-compiler": about.iree},

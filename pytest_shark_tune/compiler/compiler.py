@@ -140,6 +140,18 @@ class Compiler:
             self._with_flags[key] = more
         return self._with_flags[key]
 
+    @property
+    def installed(self) -> tuple[str | int | float | None, ...]:
+        """Everything that determines whether `check` passes: the identity, the program's file and the limits.
+
+        Raises:
+            InputError: a file that a flag names cannot be read.
+            OSError: there is no such program.
+        """
+        found = Path(self._iree_compile).stat()
+        limits = self.timeout_s, self.memory_bytes
+        return (*self.identity, self._iree_compile, found.st_size, found.st_mtime_ns, *limits)
+
     def check(self) -> None:
         """Compile an empty module, so that a wrong target or flag is reported before all other work.
 

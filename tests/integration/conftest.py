@@ -171,7 +171,8 @@ class Suite:
         return Outcome(*done, self.directory / out)
 
     def _arguments(self, arguments: Sequence[str], out: str) -> list[str]:
-        options = ["-p", "no:cacheprovider", "-W", "error", *self.plugins]
+        # Hypothesis, which no suite here uses, would be imported at the start of every run.
+        options = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-W", "error", *self.plugins]
         # With a space instead of the sign pytest takes the directory for a test path when it looks for its ini file.
         return [*options, f"--tune-cache={self.cache}", f"--tune-out={out}", *self.habits, *arguments]
 
