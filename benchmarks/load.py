@@ -218,7 +218,7 @@ def _winners(sizes: Sequence[int]) -> list[WinnerRecord]:
     from pytest_shark_tune.plan.source import read_sources
     from pytest_shark_tune.records.types import State, WinnerRecord
 
-    sources = read_sources([ops.matmul(m=size, n=64, k=64, lhs="f32") for size in sizes], Path(), ())
+    sources = read_sources([ops.matmul(m=size, n=64, k=64, lhs="f32") for size in sizes], Path())
     plan = make_plan(sources, Compiler(Target.parse("llvm-cpu")), processors=2, count=2, seed=0)
     return [
         WinnerRecord(

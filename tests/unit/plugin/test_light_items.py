@@ -77,7 +77,7 @@ def test_an_item_holds_no_containers_until_somebody_asks(suite: pytest.Pytester)
     held = {"own_markers", "keywords", "stash", "funcargs", "_request", "extra_keyword_matches", "user_properties"}
     assert not held & first.__dict__.keys()
     assert held <= own.__dict__.keys()
-    assert type(first.callspec) is LightCallSpec
+    assert isinstance(vars(first)["callspec"], LightCallSpec)
     assert dict(first.keywords).keys() == dict(own.keywords).keys()
     assert [mark.name for mark in first.iter_markers()] == [mark.name for mark in own.iter_markers()]
     assert (first.funcargs, first.user_properties, first.extra_keyword_matches) == ({}, [], set())
@@ -86,10 +86,10 @@ def test_an_item_holds_no_containers_until_somebody_asks(suite: pytest.Pytester)
     assert "third" not in second.keywords
     assert second.get_closest_marker("third") is None
     for name in ("params", "indices", "marks", "id"):
-        ours, theirs = getattr(second.callspec, name), getattr(plain[1].callspec, name)  # type: ignore[attr-defined]
+        ours, theirs = getattr(second.callspec, name), getattr(plain[1].callspec, name)
         assert repr(ours) == repr(theirs)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        first.nothing  # type: ignore[attr-defined]  # noqa: B018
+        first.nothing  # noqa: B018
 
 
 @pytest.mark.parametrize(
