@@ -66,8 +66,8 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (3, "60834c421870186c"),
-    "plan/make.py PLAN_VERSION": (3, "ef0dde807761b43a"),
+    "guard/plan.py GUARD_VERSION": (4, "94bbd95b99cad396"),
+    "plan/make.py PLAN_VERSION": (4, "5401207d362ed299"),
     "tuning/model/profile.py PROFILE_VERSION": (2, "25a55421f8972cb2"),
     "tuning/database.py DATABASE_VERSION": (3, "d91adbaa5e848b72"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
