@@ -60,7 +60,11 @@ def test_a_directory_that_cannot_be_held_is_told(tmp_path: Path) -> None:
 
 def test_a_compiler_is_tried_once_for_its_flags_and_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Compiler] = []
-    monkeypatch.setattr(Compiler, "check", lambda compiler: tried.append(compiler))
+
+    def check(compiler: Compiler) -> None:
+        tried.append(compiler)
+
+    monkeypatch.setattr(Compiler, "check", check)
     tool = tmp_path / "iree-compile"
     tool.touch()
     options = cast("TuneOptions", SimpleNamespace(cache=tmp_path / "cache", compile_flags=()))
