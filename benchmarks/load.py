@@ -6,8 +6,8 @@ then runs as a process of its own. A row has its wall-clock time, its processor 
 started, and the peak memory of the largest of them, beside the bar for each. The exit status is 1 if a bar is missed.
 
 The bars on time are for a machine that does nothing else. Where others are at work too, the wall-clock time tells
-nothing, so a command also passes if the seconds of processor time, shared by the processors that it can use, are few
-enough: ``--wall`` judges by the clock alone.
+nothing, and guarding waits for runs that measure. So a command also passes if its processor time, divided by the
+processors that it can use, is within the bar: ``--wall`` judges by the clock alone.
 """
 
 from __future__ import annotations
