@@ -164,6 +164,18 @@ class Compiler:
         other.target, other.flags, other._with_flags = target, tuple(flags), {}
         return other
 
+    @property
+    def installed(self) -> tuple[str | int | float | None, ...]:
+        """Everything that determines whether `check` passes: the identity, the program's file and the limits.
+
+        Raises:
+            InputError: a file that a flag names cannot be read.
+            OSError: there is no such program.
+        """
+        found = Path(self._iree_compile).stat()
+        limits = self.timeout_s, self.memory_bytes
+        return (*self.identity, self._iree_compile, found.st_size, found.st_mtime_ns, *limits)
+
     def check(self) -> None:
         """Compile an empty module, so that a wrong target or flag is reported before all other work.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -16,7 +17,15 @@ from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.guard.verdict import CHECKS_OF_BITWISE_ENTRY, CHECKS_OF_ENTRY, CHECKS_OF_FORM, EntryCheck
 from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.records.form import FormRecord
-from pytest_shark_tune.records.snapshot import damaged_records, read_records, read_text, records_of, records_path
+from pytest_shark_tune.records.snapshot import (
+    damaged_records,
+    places_of,
+    read_text,
+    records_digest,
+    records_of,
+    records_path,
+    stream_records,
+)
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.search_space.candidate import applied_candidate
 from pytest_shark_tune.spec.build import SPEC_VERSION, single_entry_spec
@@ -34,6 +43,12 @@ Raise it if the same spec may get another plan, or a static check another verdic
 
 _WHOLE = "spec"
 """The name of the single entry that stands for a spec that does not parse and has no records."""
+_OTHERS = "others"
+"""The name of the entry that stands for all but the first records of entries that are gone."""
+_MOST_GONE = 100
+"""The most records whose entries are gone that get tests of their own."""
+_MOST_UNPARSED = 1000
+"""The most records of a spec that does not parse that get tests of their own."""
 _ENTRY_ID = "entry"
 """The id of the candidate if no record has one."""
 
@@ -105,14 +120,13 @@ def guard_key(
     Raises:
         InputError: the spec cannot be read.
     """
-    records = [read_records(spec_path), damaged_records(spec_path)]
     return content_key(
         "guard",
         [GUARD_VERSION, ARTIFACT_VERSION, SPEC_VERSION],
         plan_key,
         str(spec_path),
         read_text(spec_path),
-        records,
+        records_digest(spec_path),
         device_name,
         trusts_specs(),
         *([[(form.record, form.problem) for form in forms.values()]] if forms else []),
@@ -140,7 +154,7 @@ def make_guard_plan(
         InputError: the spec cannot be read. A spec that does not parse is no error.
     """
     spec = read_text(spec_path)
-    drafts = _named_apart(_drafts(spec_path, spec, read_records(spec_path)))
+    drafts = _named_apart(_drafts(spec_path, spec))
     entries = _note_dropped(spec, [_localised(entry, device_name) for entry in _with_tasks(drafts, spec, plan.tasks)])
     entries = (*(_localised(form.entry, device_name) for form in forms.values()), *entries)
     key = guard_key(plan_key, spec_path, device_name, forms)
@@ -159,37 +173,59 @@ def _note_dropped(spec: str, entries: Sequence[GuardEntry]) -> tuple[GuardEntry,
 # Entries without their dispatches.
 
 
-def _drafts(spec_path: Path, spec: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
+def _drafts(spec_path: Path, spec: str) -> Iterator[GuardEntry]:
     """The entries that the spec has or, by its records, should have."""
-    records = [record for record in records if record.root is not None]  # Kernels have no entry.
     try:
         rows = read_spec(spec)
     except SpecRefused as error:
-        yield from _refused(spec, str(error), records)
+        yield from _refused(spec, str(error), _records(spec_path))
         return
     except InputError as error:
-        yield from _unparsed(spec, str(error), records)
+        first, others = _first(_records(spec_path), _MOST_UNPARSED)
+        yield from _unparsed(spec, str(error), first)
+        if others:
+            yield GuardEntry(name=_OTHERS, problem=f"{records_path(spec_path).name} has {others} more records: {error}")
         return
-    found = records_of(rows, records)
+    found = records_of(rows, _records(spec_path))
+    damaged = damaged_records(spec_path) if None in found else ()
     for row, record in zip(rows, found, strict=True):
         yield GuardEntry(
             name=_entry_name(row, record),
             matcher=row.matcher,
             compilation_info=row.compilation_info,
             record=record,
-            problem=_disagreement(spec_path, row, record) if record else _damage(spec_path, row),
+            problem=_disagreement(spec_path, row, record) if record else _damage(spec_path, row, damaged),
             device=str(row.provenance.get("device", "")),
         )
-    for record in records:
-        if record not in found:
-            problem = (
-                f"{records_path(spec_path).name} has a record of it, and {spec_path.name} has no such entry any more: "
-                "tune it again with --tune, or delete its record"
-            )
-            yield GuardEntry(name=record.dispatch, record=record, problem=problem)
+    used: dict[str, list[WinnerRecord]] = {}
+    for record in filter(None, found):
+        used.setdefault(record.dispatch, []).append(record)
+    gone, others = _first(
+        (record for record in _records(spec_path) if record not in used.get(record.dispatch, ())), _MOST_GONE
+    )
+    names = f"{spec_path.name} has no such entry any more"
+    for record in gone:
+        problem = (
+            f"{records_path(spec_path).name} has a record of it, and {names}: tune it again with --tune, or delete its "
+            "record"
+        )
+        yield GuardEntry(name=record.dispatch, record=record, problem=problem)
+    if others:
+        problem = f"{records_path(spec_path).name} has {others} more records of which {names}: delete them"
+        yield GuardEntry(name=_OTHERS, problem=problem)
 
 
-def _refused(spec: str, problem: str, records: Sequence[WinnerRecord]) -> Iterator[GuardEntry]:
+def _records(spec_path: Path) -> Iterator[WinnerRecord]:
+    """The records beside a spec. Kernels have no entry."""
+    return (record for record in stream_records(spec_path) if record.root is not None)
+
+
+def _first(records: Iterator[WinnerRecord], most: int) -> tuple[list[WinnerRecord], int]:
+    """The first of many records, and the number of the others, which have one entry together."""
+    return list(islice(records, most)), sum(1 for _ in records)
+
+
+def _refused(spec: str, problem: str, records: Iterable[WinnerRecord]) -> Iterator[GuardEntry]:
     """The entries of a spec that has forbidden content; nothing else of it is checked."""
     try:
         entries = refused_entries(spec)
@@ -241,15 +277,17 @@ def _fault(record: WinnerRecord) -> str:
     return ""
 
 
-def _damage(spec_path: Path, row: SpecRow) -> str:
-    """Why the record of an entry that had one is missing; empty if the entry never had one."""
-    if "dispatch" not in row.provenance or not (lines := damaged_records(spec_path)):
+def _damage(spec_path: Path, row: SpecRow, lines: Sequence[int]) -> str:
+    """Why the record of an entry that had one is missing; empty if the entry never had one.
+
+    ``lines`` are the numbers of the lines beside the spec that are no record.
+    """
+    if "dispatch" not in row.provenance or not lines:
         return ""
     path = records_path(spec_path)
-    places = ", ".join(f"{path.name}:{number}" for number in lines)
     return (
-        f"no record of it can be read, and {places} is none: take {path.name} from version control again, or delete "
-        "that line and tune the dispatch again with --tune"
+        f"no record of it can be read, and {places_of(path, lines)} is none: take {path.name} from version control "
+        "again, or delete that line and tune the dispatch again with --tune"
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from pytest_shark_tune.plugin.cases import TuningCase
-from pytest_shark_tune.tuning.manifest import TestEntry
+from pytest_shark_tune.results.coverage import Collected
+from pytest_shark_tune.tuning.manifest import TestEntry, TestManifest
 
-__all__ = ["case_of", "is_ours", "manifest_entry_of"]
+__all__ = ["case_of", "is_ours", "manifest_entry_of", "manifest_of"]
 
 
 def case_of(item: pytest.Item) -> TuningCase | None:
@@ -31,6 +34,12 @@ def manifest_entry_of(item: pytest.Item) -> TestEntry | None:
         candidate=case.config_id,
         is_ours=is_ours(item),
     )
+
+
+def manifest_of(items: Iterable[pytest.Item], collected: Collected) -> TestManifest:
+    """Return the test manifest of the items of a run, of which ``collected`` says how much was collected."""
+    entries = {item.nodeid: entry for item in items if (entry := manifest_entry_of(item))}
+    return TestManifest(entries, collected)
 
 
 def is_ours(item: pytest.Item) -> bool:

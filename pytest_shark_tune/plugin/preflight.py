@@ -16,7 +16,7 @@ from pytest_shark_tune.plugin.options import TuneOptions, named_here
 from pytest_shark_tune.plugin.parse import naming
 from pytest_shark_tune.results.prior_training import load_prior
 from pytest_shark_tune.spec.link import check_starter
-from pytest_shark_tune.system.cache import Cache
+from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.system.cleanup import scratch_directory
 from pytest_shark_tune.system.directories import check_owner, temporary_directory
 from pytest_shark_tune.system.disk_errors import Storage
@@ -98,11 +98,17 @@ def check_temporary() -> None:
 
 
 def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
-    """Make sure that the compiler accepts the target and the flags.
+    """Make sure that the compiler accepts the target and the flags, unless it did in an earlier run.
 
     Raises:
         pytest.UsageError: it does not; the message names the option.
     """
+    key = ""
+    with suppress(InputError, OSError):  # The cache, and the files that flags name, are checked by others.
+        key = content_key("compiler", compiler.installed) if options.cache.is_dir() else ""
+        passed = Cache(options.cache).get("checks", key, bool) if key else None
+        if passed:
+            return
     try:
         compiler.check()
     except InputError as error:
@@ -111,6 +117,9 @@ def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
             option = "--tune-compile-timeout: " if error.__cause__.timed_out else option
             option = "" if error.__cause__.ended_by else option
         raise pytest.UsageError(f"{option}{error}") from error
+    with suppress(InputError, OSError):
+        if key:
+            Cache(options.cache).put("checks", key, True)
 
 
 def check_bundle(options: TuneOptions, path: Path) -> Bundle:

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from pytest_shark_tune.errors import InputError, SpecRefused
-from pytest_shark_tune.records.snapshot import read_records, read_text, records_of
+from pytest_shark_tune.records.snapshot import read_text, records_of, stream_records
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.module import matcher_name
 from pytest_shark_tune.spec.predicate import MatchPredicate, describe, relation
@@ -97,7 +97,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     ratios: tuple[float | None, float | None] = (None, None)
 
 
-def view_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> SpecView:
+def view_of(name: str, spec: str, records: Iterable[WinnerRecord]) -> SpecView:
     """Return the side for a spec's text and its records; an empty text has no entries.
 
     Raises:
@@ -110,9 +110,9 @@ def view_of(name: str, spec: str, records: Sequence[WinnerRecord]) -> SpecView:
     except SpecRefused:
         raise
     except InputError as error:
-        if not records:
-            raise
         known = tuple(SpecEntryView(row=_row_of(record), record=record) for record in records)
+        if not known:
+            raise
         return SpecView(name=name, entries=known, problem=str(error))
     entries = (
         SpecEntryView(row=row, predicate=predicate, record=record)
@@ -129,7 +129,7 @@ def read_view(path: Path) -> SpecView:
     """
     text = read_text(path)
     try:
-        return view_of(str(path), text, read_records(path))
+        return view_of(str(path), text, stream_records(path))
     except InputError as error:
         raise InputError(f"tuning spec {path}: {error}") from error
 

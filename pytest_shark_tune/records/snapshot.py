@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -25,14 +26,17 @@ __all__ = [
     "damaged_records",
     "find_snapshots",
     "locked",
+    "places_of",
     "read_records",
     "read_text",
     "recorded_targets",
+    "records_digest",
     "records_of",
     "records_path",
     "replace_spec",
     "snapshot_draft",
     "snapshot_path",
+    "stream_records",
     "why_not_replaced",
     "write_draft",
     "write_spec",
@@ -42,6 +46,7 @@ __all__ = [
 DIRECTORY = "__specs__"
 """The directory of a suite's snapshots, beside its tests."""
 _POLL_S = 0.02
+_MOST_PLACES = 10
 
 
 def snapshot_path(suite: Path, target: str, device_slug: str) -> Path:
@@ -114,7 +119,16 @@ def _try_lock(lock: FileLock) -> bool:
 
 def recorded_targets(spec: Path) -> set[str]:
     """Return the targets of a spec's records."""
-    return {record.target for record in read_records(spec)}
+    return {record.target for record in journal.stream(records_path(spec), _RecordTarget)}
+
+
+class _RecordTarget(msgspec.Struct, frozen=True):
+    """The target of a record, which is all that is read of many records."""
+
+    id: str
+    dispatch: str
+    state: str
+    target: str
 
 
 def records_path(spec: Path) -> Path:
@@ -145,6 +159,24 @@ def read_records(spec: Path) -> tuple[WinnerRecord, ...]:
     return tuple(journal.read(records_path(spec), WinnerRecord))
 
 
+def stream_records(spec: Path) -> Iterator[WinnerRecord]:
+    """Return the records that a spec was made from, one after the other: it may have more than memory should hold.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return journal.stream(records_path(spec), WinnerRecord)
+
+
+def records_digest(spec: Path) -> str:
+    """Return a hash of the file with a spec's records; empty without one.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return journal.digest(records_path(spec))
+
+
 def damaged_records(spec: Path) -> tuple[int, ...]:
     """Return the numbers of the lines beside a spec that should be records and are none, as a merge may leave them.
 
@@ -152,6 +184,12 @@ def damaged_records(spec: Path) -> tuple[int, ...]:
         InputError: the file cannot be read.
     """
     return journal.damaged_lines(records_path(spec), WinnerRecord)
+
+
+def places_of(path: Path, lines: Sequence[int]) -> str:
+    """Return the first of some lines of a file as FILE:NUMBER, and the number of the others."""
+    places = ", ".join(f"{path.name}:{number}" for number in lines[:_MOST_PLACES])
+    return places + (f" or {len(lines) - _MOST_PLACES} more lines" if len(lines) > _MOST_PLACES else "")
 
 
 def records_of(rows: Sequence[SpecRow], records: Iterable[WinnerRecord]) -> tuple[WinnerRecord | None, ...]:
@@ -162,9 +200,9 @@ def records_of(rows: Sequence[SpecRow], records: Iterable[WinnerRecord]) -> tupl
 
     Args:
         rows: the entries.
-        records: the records beside the spec.
+        records: the records beside the spec. Only those are held that an entry may have.
     """
-    free = list(records)
+    free = list(_candidates_for(rows, records))
     found: dict[int, WinnerRecord] = {}
     # Entries that name a dispatch come first: another entry's matcher may have the name that such a dispatch gives.
     for place in sorted(range(len(rows)), key=lambda place: not _dispatch_of(rows[place])):
@@ -173,6 +211,18 @@ def records_of(rows: Sequence[SpecRow], records: Iterable[WinnerRecord]) -> tupl
             found[place] = record
             free.remove(record)
     return tuple(found.get(place) for place in range(len(rows)))
+
+
+def _candidates_for(rows: Sequence[SpecRow], records: Iterable[WinnerRecord]) -> Iterator[WinnerRecord]:
+    """Yield the records that an entry may have, of each dispatch at most as many as there are such entries."""
+    by_dispatch = Counter(filter(None, map(_dispatch_of, rows)))
+    by_matcher = Counter(row.matcher for row in rows if not _dispatch_of(row))
+    taken: Counter[str] = Counter()
+    for record in records:
+        name = record.dispatch
+        if taken[name] < by_dispatch[name] + (by_matcher[matcher_name(name)] if by_matcher else 0):
+            taken[name] += 1
+            yield record
 
 
 def _is_of(record: WinnerRecord, row: SpecRow) -> bool:
@@ -211,9 +261,9 @@ def write_draft(path: Path, draft: Draft, winners: Iterable[WinnerRecord]) -> No
 def why_not_replaced(spec: Path) -> str:
     """Return why a spec cannot be brought up to date; empty if it can."""
     if lines := damaged_records(spec):
-        places = ", ".join(f"{records_path(spec).name}:{number}" for number in lines)
+        path = records_path(spec)
         return (
-            f"{places} is no record, so nobody knows which entries have one: take {records_path(spec).name} from "
+            f"{places_of(path, lines)} is no record, so nobody knows which entries have one: take {path.name} from "
             "version control again, or delete that line"
         )
     try:

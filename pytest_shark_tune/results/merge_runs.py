@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,26 @@ from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.files import decode_json, read_plain
 
-__all__ = ["FinishedRun", "MergedRuns", "merge_runs", "read_run", "write_merged"]
+__all__ = ["FinishedRun", "MergedRuns", "RecordFile", "merge_runs", "read_run", "write_merged"]
+
+
+class RecordFile(Collection[Record]):
+    """The records in a file, which are read anew each time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[Record]:
+        """Read the records, one after the other."""
+        return journal.stream(self._path, Record)
+
+    def __len__(self) -> int:
+        """Count the records."""
+        return sum(1 for _ in self)
+
+    def __contains__(self, record: object) -> bool:
+        """Return whether the file has a record."""
+        return any(record == found for found in self)
 
 
 @dataclass(frozen=True)
@@ -32,7 +52,8 @@ class FinishedRun:
     name: str
     """The run's output directory."""
     summary: Summary
-    records: tuple[Record, ...]
+    records: Collection[Record]
+    """The records of its candidates. A run may have more than memory should hold, so nobody keeps them all."""
     finals: tuple[FinalRecord, ...]
 
 
@@ -42,7 +63,9 @@ class MergedRuns:
 
     runs: tuple[FinishedRun, ...]
     records: dict[str, dict[str, Record]] = field(default_factory=dict)
-    """The records of each dispatch by the candidate's id."""
+    """The records of each dispatch by the candidate's id; but for defaults and winners, as `_light` leaves them."""
+    origins: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    """The position of its run and its position there, for each of these records."""
     finals: dict[str, FinalRecord] = field(default_factory=dict)
     """The finals by dispatch."""
     notes: list[str] = field(default_factory=list)
@@ -102,9 +125,8 @@ def read_run(directory: Path) -> FinishedRun:
         raise InputError(f"{directory} is no output directory of pytest --tune: {path}: {error.strerror}") from error
     except InputError as error:
         raise InputError(f"{path} is no summary of this version of pytest-shark-tune: {error}") from error
-    records = journal.read(directory / "records.jsonl", Record)
     finals = journal.read(directory / "finals.jsonl", FinalRecord)
-    return FinishedRun(str(directory), summary, tuple(records), tuple(finals))
+    return FinishedRun(str(directory), summary, RecordFile(directory / "records.jsonl"), tuple(finals))
 
 
 def merge_runs(runs: Sequence[FinishedRun]) -> MergedRuns:
@@ -121,15 +143,21 @@ def merge_runs(runs: Sequence[FinishedRun]) -> MergedRuns:
     merged = MergedRuns(tuple(runs))
     finals: defaultdict[str, list[FinalRecord]] = defaultdict(list)
     replaced: Counter[str] = Counter()
-    for run in runs:
-        # Later lines of a journal take the place of earlier ones.
-        own = {(record.dispatch, record.id): record for record in run.records}
-        for (dispatch, name), record in own.items():
-            known = merged.records.setdefault(dispatch, {})
-            if name in known:
-                replaced[dispatch] += 1
-            if name not in known or len(record.samples_us) > len(known[name].samples_us):
-                known[name] = record
+    whole = {(final.dispatch, final.winner or DEFAULT_ID) for run in runs for final in run.finals}
+    samples: dict[tuple[str, str], int] = {}
+    for number, run in enumerate(runs):
+        own: dict[tuple[str, str], tuple[Record, int, int]] = {}
+        for position, record in enumerate(run.records):
+            key = record.dispatch, record.id
+            is_whole = record.id == DEFAULT_ID or key in whole
+            # Later lines of a journal take the place of earlier ones.
+            own[key] = record if is_whole else _light(record), position, len(record.samples_us)
+        for key, (record, position, count) in own.items():
+            known = merged.records.setdefault(record.dispatch, {})
+            if key in samples:
+                replaced[record.dispatch] += 1
+            if key not in samples or count > samples[key]:
+                known[record.id], samples[key], merged.origins[key] = record, count, (number, position)
         for final in {final.dispatch: final for final in run.finals}.values():
             finals[final.dispatch].append(final)
             if final.winner is not None and (reason := run.summary.dropped.get(final.dispatch)):
@@ -145,6 +173,37 @@ def merge_runs(runs: Sequence[FinishedRun]) -> MergedRuns:
         if merged.finals[dispatch].winner != winner:
             merged.notes.append(f"{dispatch}: {winner} does not compete: {reason}")
     return merged
+
+
+def _light(record: Record) -> Record:
+    """Return a record with what a summary needs of a candidate that did not win: its state, its reason and its ratio.
+
+    A run may have hundreds of thousands.
+    """
+    return msgspec.structs.replace(
+        record,
+        dispatch=sys.intern(record.dispatch),
+        pipeline=sys.intern(record.pipeline),
+        device=sys.intern(record.device),
+        target=sys.intern(record.target),
+        iree=sys.intern(record.iree),
+        reason=sys.intern(record.reason),
+        config="",
+        knobs={},
+        samples_us=(),
+        baseline_samples_us=(),
+        sizes={},
+        check=None,
+    )
+
+
+def _merged_lines(merged: MergedRuns) -> Iterator[bytes]:
+    """Yield the lines of the merged records, which are read from the runs again, in their order there."""
+    encoder = msgspec.json.Encoder()
+    for number, run in enumerate(merged.runs):
+        for position, record in enumerate(run.records):
+            if merged.origins.get((record.dispatch, record.id)) == (number, position):
+                yield encoder.encode(record) + b"\n"
 
 
 def _check_alike(runs: Sequence[FinishedRun]) -> None:
@@ -199,8 +258,7 @@ def write_merged(
         dropped=dropped,
         failed_steps={name: why for run in merged.runs for name, why in run.summary.failed_steps.items()},
     )
-    records = [record for known in merged.records.values() for record in known.values()]
-    journal.replace_file(out / "records.jsonl", msgspec.json.Encoder().encode_lines(records))
+    journal.replace_parts(out / "records.jsonl", _merged_lines(merged))
     journal.replace_file(out / "finals.jsonl", msgspec.json.Encoder().encode_lines([*merged.finals.values()]))
     write_draft(out / "spec.mlir", draft, won.values())
     write_summary(out / "summary.json", summary)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
 from pytest_shark_tune.errors import InputError
 
-__all__ = ["MODEL_BYTES", "check_plain", "decode_json", "read_plain", "read_text"]
+__all__ = ["MODEL_BYTES", "check_plain", "decode_json", "opened_plain", "read_plain", "read_text"]
 
 _T = TypeVar("_T")
 _MOST_BYTES = 1 << 28
 """The largest file that is read, unless a caller says otherwise. Specs with constants have some megabytes."""
 _LARGEST = (1 << 63) - 1
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19
 _SHOWN = 20
 MODEL_BYTES = 1 << 33
 """The largest model, with its weights."""
@@ -31,13 +33,24 @@ def read_plain(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
     Raises:
         OSError: the file cannot be read, or is a pipe, a device or too large. ``strerror`` says which.
     """
-    descriptor = os.open(_real(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        _check_kind(os.fstat(descriptor), path, most_bytes)
+    with opened_plain(path, most_bytes) as file:
         content = file.read(most_bytes + 1) if most_bytes <= _MOST_BYTES else file.read()
     if len(content) > most_bytes:  # It has grown since.
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))
     return content
+
+
+@contextmanager
+def opened_plain(path: Path, most_bytes: int) -> Iterator[BinaryIO]:
+    """Open a file from elsewhere to read it in parts.
+
+    Raises:
+        OSError: as `read_plain`.
+    """
+    descriptor = os.open(_real(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        _check_kind(os.fstat(descriptor), path, most_bytes)
+        yield file
 
 
 def check_plain(path: Path, most_bytes: int = MODEL_BYTES) -> None:
@@ -72,7 +85,7 @@ def decode_json(content: bytes, kind: type[_T]) -> _T:
     try:
         value = msgspec.json.decode(content, type=kind)
         # A text may hold such numbers, too, so only what looks like one is looked at closely.
-        if _LONG_NUMBER.search(content):
+        if _LONG_NUMBER in content.translate(_DIGITS):
             _refuse_large(msgspec.json.decode(content))
         return value
     except (msgspec.MsgspecError, InputError, ValueError, OverflowError) as error:

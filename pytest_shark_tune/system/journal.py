@@ -5,10 +5,11 @@ Not a database: people and other tools read these files, and one write per line 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -16,13 +17,17 @@ from typing import TypeVar
 import msgspec
 
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.system.files import decode_json, read_plain
+from pytest_shark_tune.system.files import decode_json, opened_plain
 from pytest_shark_tune.system.terminal import escaped_line
 
-__all__ = ["append", "create_exclusive", "damaged_lines", "read", "replace_file"]
+__all__ = ["append", "create_exclusive", "damaged_lines", "digest", "read", "replace_file", "replace_parts", "stream"]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_MOST_BYTES = 1 << 31
+"""The largest journal: a line of it is held at a time, and the longest have some ten thousand bytes."""
+_LONGEST_LINE = 1 << 26
+_MOST_WARNINGS = 10
 
 
 def append(path: Path, value: object) -> None:
@@ -53,14 +58,41 @@ def read(path: Path, kind: type[_T]) -> list[_T]:
     Raises:
         InputError: the file cannot be read.
     """
-    values = []
+    return list(stream(path, kind))
+
+
+def stream(path: Path, kind: type[_T]) -> Iterator[_T]:
+    """Read the whole lines of ``path`` as `read` does, one after the other, and hold none of them.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    name, damaged = escaped_line(str(path)), 0
     for number, value in _decoded(path, kind):
-        if isinstance(value, Exception):
-            shown = escaped_line(str(path)), number, kind.__name__, escaped_line(str(value))
+        if not isinstance(value, Exception):
+            yield value
+            continue
+        damaged += 1
+        if damaged <= _MOST_WARNINGS:
+            shown = name, number, kind.__name__, escaped_line(str(value))
             _logger.warning("%s:%d is not a whole %s and is left out: %s", *shown)
-        else:
-            values.append(value)
-    return values
+    if damaged > _MOST_WARNINGS:
+        _logger.warning("%s: %d more lines are left out", name, damaged - _MOST_WARNINGS)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a journal; empty if there is none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with opened_plain(path, _MOST_BYTES) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def damaged_lines(path: Path, kind: type[_T]) -> tuple[int, ...]:
@@ -74,13 +106,7 @@ def damaged_lines(path: Path, kind: type[_T]) -> tuple[int, ...]:
 
 def _decoded(path: Path, kind: type[_T]) -> Iterator[tuple[int, _T | Exception]]:
     """Decode the lines of ``path`` that are not empty: their numbers, with their values or errors."""
-    try:
-        lines = read_plain(path).splitlines()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line:
             continue
         try:
@@ -89,8 +115,35 @@ def _decoded(path: Path, kind: type[_T]) -> Iterator[tuple[int, _T | Exception]]
             yield number, error
 
 
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file without their ends. Of a line that is too long to be one of ours, the rest is dropped.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with opened_plain(path, _MOST_BYTES) as file:
+            while line := file.readline(_LONGEST_LINE):
+                yield line.rstrip(b"\r\n")
+                while line and len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+                    line = file.readline(_LONGEST_LINE)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file at once: a reader, or a crash, sees the old content or the new one and nothing between.
+
+    Raises:
+        OSError: the file cannot be written, as on a full disk. The old file is whole.
+    """
+    replace_parts(path, [content])
+
+
+def replace_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Replace a file at once, as `replace_file` does, by parts that are never held together.
 
     Raises:
         OSError: the file cannot be written, as on a full disk. The old file is whole.
@@ -99,7 +152,7 @@ def replace_file(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())  # Else the rename may be on disk before the content is.
         partial.replace(path)

@@ -172,7 +172,8 @@ class Suite:
         return Outcome(*done, self.directory / out)
 
     def _arguments(self, arguments: Sequence[str], out: str) -> list[str]:
-        options = ["-p", "no:cacheprovider", "-W", "error", *self.plugins]
+        # Hypothesis, which no suite here uses, would be imported at the start of every run.
+        options = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-W", "error", *self.plugins]
         # With a space instead of the sign pytest takes the directory for a test path when it looks for its ini file.
         given = [f"--tune-cache={self.cache}", f"--tune-out={out}", *self.habits]
         ini = self.directory / "pytest.ini"

@@ -5,6 +5,7 @@ This file is also the program of that process. It imports no plugin, since pytes
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -85,5 +86,7 @@ def _serve(channel: socket.socket) -> None:
 if __name__ == "__main__":
     for name in IMPORTED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # Else every run looks for garbage in all that was imported here, again and again.
     _serve(socket.socket(fileno=int(sys.argv[1])))
     runpy.run_module("pytest", run_name="__main__", alter_sys=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import inspect
 from collections.abc import Generator, Mapping
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -39,7 +38,7 @@ class LightItems:
         """Make the parameters of tests light before the items are made of them."""
         result = yield
         calls: list[Any] = getattr(metafunc, "_calls", [])
-        if calls and all(map(_is_known, calls)):
+        if calls and _is_known(type(calls[0])) and all(map(_is_of_case, calls)):
             scopes = calls[0]._arg2scope
             calls[:] = [LightCallSpec(call, scopes) for call in calls]
         return result
@@ -105,13 +104,16 @@ _PARAMETER = "candidate"
 _FIELDS = {"params", "indices", "_arg2scope", "_idlist", "marks"}
 
 
-def _is_known(call: Any) -> bool:
-    """Whether pytest's parameters of a test are a case and nothing else, and as this module knows them."""
-    fields: dict[str, Any] = getattr(call, "__dataclass_fields__", {})
+def _is_known(kind: type) -> bool:
+    """Whether pytest's class for the parameters of a test is as this module knows it."""
+    return getattr(kind, "__dataclass_fields__", {}).keys() == _FIELDS
+
+
+def _is_of_case(call: Any) -> bool:
+    """Whether the parameters of a test are a case and nothing else."""
     return (
-        fields.keys() == _FIELDS
+        len(call.params) == len(call.indices) == len(call._idlist) == 1
         and isinstance(call.params.get(_PARAMETER), TuningCase)
-        and len(call.params) == len(call.indices) == len(call._idlist) == 1
         and not call.marks
     )
 
@@ -177,8 +179,10 @@ def _light(item: pytest.Item) -> pytest.Item:
     except TypeError:  # Another release of pytest may lay its items out in another way.
         return item
     for name in _CONTAINERS:
-        with suppress(AttributeError):
+        try:
             delattr(item, name)
+        except AttributeError:
+            continue
     return item
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -11,7 +12,7 @@ from pytest_shark_tune.plugin.benchmark import BenchmarkBridge, DeviceStamp
 from pytest_shark_tune.plugin.collection import CaseCollector
 from pytest_shark_tune.plugin.coverage import CollectionWatch
 from pytest_shark_tune.plugin.fixtures import SESSION_KEY
-from pytest_shark_tune.plugin.items import case_of, is_ours, manifest_entry_of
+from pytest_shark_tune.plugin.items import case_of, is_ours, manifest_of
 from pytest_shark_tune.plugin.marker import marks_of
 from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.plugin.tune.controller import TuneController, store_of
@@ -22,7 +23,6 @@ from pytest_shark_tune.results.store import ResultStore
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.system.terminal import escaped_line
-from pytest_shark_tune.tuning.manifest import TestManifest
 
 __all__ = ["TuningPlugin", "start_tuning"]
 
@@ -88,13 +88,8 @@ class TuningPlugin:
         patterns = session.config.getini("python_files")
         collected = self._watch.collected(cases, session.config.args, patterns)
         if self._store is None:
-
-            def make() -> TestManifest:
-                entries = {item.nodeid: entry for item in session.items if (entry := manifest_entry_of(item))}
-                return TestManifest(entries, collected)
-
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
-                self._setup.session.run.write_manifest(make)
+                self._setup.session.run.write_manifest(partial(manifest_of, session.items, collected))
             return
         self._store.add_collected(collected)
         for case in cases:

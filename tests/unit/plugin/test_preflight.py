@@ -6,10 +6,16 @@ import errno
 import fcntl
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from pytest_shark_tune.plugin.preflight import hold_directory
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.plugin.options import TuneOptions
+from pytest_shark_tune.plugin.preflight import check_compiler, hold_directory
 
 
 def test_one_run_at_a_time_holds_a_directory(tmp_path: Path) -> None:
@@ -50,3 +56,43 @@ def test_a_directory_that_cannot_be_held_is_told(tmp_path: Path) -> None:
     (tmp_path / ".shark-tune.lock").mkdir()
     with pytest.raises(pytest.UsageError, match=r"--tune-out: cannot write to .*\.shark-tune\.lock: Is a directory"):
         hold_directory("--tune-out", tmp_path)
+
+
+def test_a_compiler_is_tried_once_for_its_flags_and_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Compiler] = []
+
+    def check(compiler: Compiler) -> None:
+        tried.append(compiler)
+
+    monkeypatch.setattr(Compiler, "check", check)
+    tool = tmp_path / "iree-compile"
+    tool.touch()
+    options = cast("TuneOptions", SimpleNamespace(cache=tmp_path / "cache", compile_flags=()))
+
+    def try_with(*flags: str, timeout_s: float = 60.0) -> None:
+        check_compiler(options, Compiler(Target.parse("llvm-cpu"), flags, timeout_s=timeout_s, tool=str(tool)))
+
+    for _ in range(2):
+        try_with()
+    assert len(tried) == 2, "a run that is refused must not leave a cache behind"
+    assert not options.cache.exists()
+    options.cache.mkdir(mode=0o700)
+    for _ in range(2):
+        try_with()
+    assert len(tried) == 3
+    try_with("--iree-opt-level=O2")
+    try_with(timeout_s=1.0)
+    tool.write_text("another", encoding="utf-8")
+    try_with()
+    assert len(tried) == 6
+
+
+def test_a_compiler_that_is_refused_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(compiler: Compiler) -> None:
+        raise InputError("no")
+
+    monkeypatch.setattr(Compiler, "check", refuse)
+    options = cast("TuneOptions", SimpleNamespace(cache=tmp_path, compile_flags=()))
+    for _ in range(2):
+        with pytest.raises(pytest.UsageError, match="--tune-target: no"):
+            check_compiler(options, Compiler(Target.parse("llvm-cpu"), tool=__file__))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pytest_shark_tune.errors import InputError
@@ -140,3 +141,16 @@ def test_what_is_no_regular_file_is_refused_and_not_read(path: Path, kind: str, 
             other.mkdir()
     with pytest.raises(InputError, match=f"{other.name} cannot be read: (it is no regular file|Is a directory)"):
         snapshot.read_text(path) if suffix == ".mlir" else snapshot.read_records(path)
+
+
+def test_of_many_records_those_are_held_that_an_entry_may_have(path: Path) -> None:
+    records = (msgspec.structs.replace(OURS, dispatch=name) for _ in range(3) for name in ("one", "two", "three"))
+    entries = [row("match_one", "one"), row("match_one_2", "one"), row("match_two")]
+    held = list(snapshot._candidates_for(entries, records))
+    assert [record.dispatch for record in held] == ["one", "two", "one"]
+
+
+def test_of_many_damaged_lines_the_first_are_named() -> None:
+    path = Path("spec.jsonl")
+    assert snapshot.places_of(path, (1, 2)) == "spec.jsonl:1, spec.jsonl:2"
+    assert snapshot.places_of(path, range(1, 21)).endswith("spec.jsonl:10 or 10 more lines")

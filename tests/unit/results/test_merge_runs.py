@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record, State
-from pytest_shark_tune.results.merge_runs import FinishedRun, merge_runs
+from pytest_shark_tune.results.merge_runs import FinishedRun, RecordFile, merge_runs, write_merged
 from pytest_shark_tune.results.summary import RunSummary, Summary
+from pytest_shark_tune.system import journal
 from tests.factories import make_final, make_record
 
 
@@ -47,13 +53,17 @@ def test_of_a_candidate_tried_twice_the_record_with_more_samples_stays() -> None
     few, many, only = record("aa", 3), record("aa", 5), record("bb", 1)
     for runs in ([run("x", [few]), run("y", [many, only])], [run("x", [many, only]), run("y", [few])]):
         merged = merge_runs(runs)
-        assert merged.records == {"matmul": {"aa": many, "bb": only}}
+        best = next(number for number, given in enumerate(runs) if many in given.records)
+        assert merged.records["matmul"].keys() == {"aa", "bb"}
+        assert merged.origins == {("matmul", "aa"): (best, 0), ("matmul", "bb"): (best, 1)}
         assert merged.notes == ["matmul: 1 candidate was tried more than once; the record with more samples stays"]
 
 
 def test_records_with_as_many_samples_stay_with_the_run_that_is_named_first() -> None:
     first, second = record("aa", 0, State.RUN_FAILED), record("aa", 0, State.WRONG_RESULT)
-    assert merge_runs([run("x", [first]), run("y", [second])]).records["matmul"]["aa"] is first
+    merged = merge_runs([run("x", [first]), run("y", [second])])
+    assert merged.records["matmul"]["aa"].state is State.RUN_FAILED
+    assert merged.origins == {("matmul", "aa"): (0, 0)}
 
 
 def test_the_best_of_the_winners_of_all_finals_wins() -> None:
@@ -113,3 +123,19 @@ def test_a_winner_that_any_run_dropped_is_left_out_without_another() -> None:
         assert merged.dropped == {"matmul": "x left it out: it does not pay"}
         assert merged.standing == ()
     assert merge_runs([kept, lost]).dropped == {}
+
+
+def test_records_in_files_are_merged_without_their_samples_and_written_with_them(tmp_path: Path) -> None:
+    given = run("x", [], [final("aa", 1.3)])
+    runs = []
+    for number, records in enumerate(([record("default", 2), record("aa", 3), record("bb", 3)], [record("bb", 5)])):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_bytes(msgspec.json.Encoder().encode_lines(records))
+        runs.append(dataclasses.replace(given, records=RecordFile(path)))
+    merged = merge_runs(runs)
+    held = merged.records["matmul"]
+    assert [len(held[name].samples_us) for name in ("default", "aa", "bb")] == [2, 3, 0]
+    assert held["bb"].knobs == {}
+    write_merged(tmp_path / "out", merged, Draft((), ""), tasks={}, checks=())
+    written = journal.read(tmp_path / "out" / "records.jsonl", Record)
+    assert written == [record("default", 2), record("aa", 3), record("bb", 5)]

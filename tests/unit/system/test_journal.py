@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -153,3 +154,32 @@ def test_without_links_who_comes_later_reads_who_was_first(tmp_path: Path, monke
 def test_what_cannot_be_put_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="gone"):
         journal.create_exclusive(tmp_path / "gone" / "claim", b"one")
+
+
+def test_a_long_journal_is_read_a_line_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    line = msgspec.json.encode(Entry("x" * 1000, 1)) + b"\n"
+    path.write_bytes(line * 5000)
+    tracemalloc.start()
+    try:
+        assert sum(entry.value for entry in journal.stream(path, Entry)) == 5000
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size / 10
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_line_without_end_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_LONGEST_LINE", 100)
+    path = tmp_path / "journal.jsonl"
+    whole = msgspec.json.encode(Entry("a", 1)) + b"\n"
+    path.write_bytes(whole + b"0" * 350 + b"\n" + whole)
+    assert journal.read(path, Entry) == [Entry("a", 1)] * 2
+    assert journal.damaged_lines(path, Entry) == (2,)
+
+
+def test_of_many_damaged_lines_the_first_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b"{\n" * 50)
+    assert journal.read(path, Entry) == []
+    assert len(caplog.records) == 11
+    assert caplog.messages[-1] == f"{path}: 40 more lines are left out"
