@@ -37,6 +37,7 @@ __all__ = [
     "guard_is_given",
     "is_dry",
     "named_here",
+    "named_paths",
     "spec_is_trusted",
     "target_name",
     "tuning_is_on",
@@ -340,6 +341,11 @@ def spec_is_trusted(config: pytest.Config) -> bool:
 def is_dry(config: pytest.Config) -> bool:
     """Return whether this run only shows tests, fixtures or the like, so that nothing may be written."""
     return any(getattr(config.option, name, None) for name in _DRY)
+
+
+def named_paths(config: pytest.Config) -> list[str]:
+    """Return the paths on the command line; none if pytest took its default ones."""
+    return list(config.args) if config.args_source is pytest.Config.ArgsSource.ARGS else []
 
 
 def target_name(config: pytest.Config) -> str:

@@ -166,7 +166,10 @@ def test_bad_markers_print_no_traceback_and_write_nothing(marked: Outcome) -> No
         ("--tune-time=0s", "--tune-time: '0s' is not a duration; give for example 90s, 30m or 1h"),
         ("--tune-search=magic", "--tune-search: 'magic' is not known; there is model, random, exhaustive*"),
         ("--tune-target=vax", "--tune-target: unknown target 'vax': give one of llvm-cpu *, cuda:sm_89, *"),
-        ("--tune-target=cuda", "--tune-target: target 'cuda' names no architecture: give for example cuda:sm_89"),
+        (
+            "--tune-target=cuda",
+            "--tune-target: target 'cuda' names no architecture: give for example cuda:sm_89; no device here *",
+        ),
         ("--tune-target=llvm-cpu:i80", "--tune-target: iree-compile does not take target llvm-cpu:i80: *"),
         ("--tune-device=warp", "--tune-device: there is no driver 'warp' for 'warp'; this runtime has *local-task*"),
         ("--tune-device=cuda", "--tune-device: code for llvm-cpu runs on local-task or local-sync, not on 'cuda'"),
