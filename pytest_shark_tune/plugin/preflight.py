@@ -58,7 +58,7 @@ def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> F
     if options.bundle is None:
         check_compiler(options, compiler)
     if options.starter is not None:
-        with naming("--tune-spec"):
+        with naming("--tune-starter-spec"):
             check_starter(options.starter_text, str(options.starter))
     with naming("--tune-prior"):
         load_prior(options.prior, "")

@@ -180,7 +180,8 @@ def _profile_notes(summary: Summary) -> Iterator[str]:
         if filtered:
             names = _first_names([_costing(share.dispatch, share.share) for share in filtered])
             total = _in_all(share.share for share in filtered)
-            yield f"left out of {profile.source} ({len(filtered)}{total}): {names}; a larger --tune-share takes them in"
+            left_out = f"left out of {profile.source} ({len(filtered)}{total}): {names}"
+            yield f"{left_out}; a larger --tune-coverage takes them in"
     for source, reason in summary.unprofiled.items():
         yield f"{source}: all of it was tuned, since nobody can tell where its time goes: {reason}"
 

@@ -59,7 +59,7 @@ def _more(options: TuneOptions, summary: Summary) -> str:
         return ""
     if options.time_s is not None:
         return f"--tune-time={options.time_s * _MORE:.0f}s"
-    return f"--tune-candidates={options.candidates * _MORE}"
+    return f"--tune-trials={options.candidates * _MORE}"
 
 
 def _compile(config: pytest.Config, model: Source, spec: str) -> list[str]:
