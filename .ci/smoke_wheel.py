@@ -37,12 +37,12 @@ def main() -> None:
     package = Path(pytest_shark_tune.__file__).parent
     assert package.is_relative_to(sys.prefix), f"{package} is not what the wheel installed"
     assert (package / "py.typed").is_file(), "the wheel holds no py.typed"
-    assert "--tune-candidates" in run("--help"), "pytest --help does not name --tune-candidates"
+    assert "--tune-trials" in run("--help"), "pytest --help does not name --tune-trials"
 
     suite = Path("suite", "test_smoke.py")
     suite.parent.mkdir()
     suite.write_text(SUITE, encoding="utf-8")
-    print(run("suite", "--tune", "--tune-candidates", "3"))
+    print(run("suite", "--tune", "--tune-trials", "3"))
     lines = Path(".tune", "records.jsonl").read_text(encoding="utf-8").splitlines()
     tried = {json.loads(line)["id"]: json.loads(line)["state"] for line in lines}
     assert tried, "no candidate was recorded"

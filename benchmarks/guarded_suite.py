@@ -54,7 +54,7 @@ class GuardedSuite(NamedTuple):
         calls = (f"ops.matmul(m={m}, n={n}, k={k}, lhs={lhs!r})" for m, n, k in sizes)
         (self.directory / "test_matmul.py").write_text(_SUITE.format(ops=", ".join(calls)), encoding="utf-8")
         (self.directory / "conftest.py").write_text(_CONFTEST, encoding="utf-8")
-        status, output = self._pytest("--tune", f"--tune-candidates={candidates}", "--tune-out=out")
+        status, output = self._pytest("--tune", f"--tune-trials={candidates}", "--tune-out=out")
         if status or not self.spec.exists():
             raise click.ClickException(f"there is nothing to guard:\n{output}")
 

@@ -143,7 +143,7 @@ def _tuned(directory: Path, seed: int, count: int, size: tuple[int, int, int], t
     suite.write_text(_SUITE.format(*size), encoding="utf-8")
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", "-k", "not spec", suite.name),
-        *("--tune", "--tune-fresh", f"--tune-candidates={count}", f"--tune-seed={seed}", f"--tune-target={target}"),
+        *("--tune", "--tune-fresh", f"--tune-trials={count}", f"--tune-seed={seed}", f"--tune-target={target}"),
         *(f"--tune-device={device}", "--tune-cache=cache", f"--tune-out={out.name}"),
     ]
     done = subprocess.run(

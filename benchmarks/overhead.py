@@ -93,7 +93,7 @@ def _tune(directory: Path, count: int, workers: int, target: str) -> list[list[T
         *(
             "--tune",
             "--tune-fresh",
-            f"--tune-candidates={count}",
+            f"--tune-trials={count}",
             f"--tune-target={target}",
             "--tune-cache=cache",
             "--tune-out=out",

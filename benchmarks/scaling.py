@@ -89,7 +89,7 @@ class Scaling(msgspec.Struct, frozen=True):
 )
 @click.option("--target", default="llvm-cpu", show_default=True, help="As --tune-target.")
 @click.option("--devices", default="", help="As --tune-device.")
-@click.option("--candidates", "count", default=60, show_default=True, help="As --tune-candidates.")
+@click.option("--candidates", "count", default=60, show_default=True, help="As --tune-trials.")
 @click.option("--seed", default=0, show_default=True, help="As --tune-seed.")
 @click.option("--jobs", default=processors(), show_default=True, help="As --tune-jobs, for all workers together.")
 @click.option("--rounds", default=2, show_default=True, help="Runs with -n 1 and with -n 2.")
@@ -98,7 +98,7 @@ def main(
     suite: Path, target: str, devices: str, count: int, seed: int, jobs: int, rounds: int, out: Path | None
 ) -> None:
     """Compare the candidates a minute of one worker with those of two."""
-    arguments = ["--tune", f"--tune-target={target}", f"--tune-candidates={count}", f"--tune-seed={seed}"]
+    arguments = ["--tune", f"--tune-target={target}", f"--tune-trials={count}", f"--tune-seed={seed}"]
     arguments += [f"--tune-jobs={jobs}", *([f"--tune-device={devices}"] if devices else [])]
     click.echo(f"{suite} for {target}, {count} candidates, {processors()} processors, load {os.getloadavg()[0]:.2f}\n")
     runs: list[Run] = []

@@ -90,7 +90,7 @@ def port_spec(
             ported = port(spec, output, models, session, processors=processors(), report=report)
         if retune:
             # All lost dispatches of a model are tuned, even those with a small share of its time.
-            further = ["--tune-share=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
+            further = ["--tune-coverage=1", *(f"--iree-compile-flag={flag}" for flag in flags)]
             further += [f"--tune-cache={cache_directory}"] if cache_directory else []
             further += [f"--tune-device={','.join(devices)}"] if devices else []
             further += [f"--tune-input-shape={shape}" for shape in shapes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 from pytest_shark_tune.commands.inputs import read_model
+from pytest_shark_tune.commands.knobs import explain_knob, explain_knobs
 from pytest_shark_tune.commands.options import (
     Command,
     dim_option,
@@ -22,6 +24,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.architecture import resolve_target
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, spaces_from, untunable_members
+from pytest_shark_tune.report.tables import wrapped
 from pytest_shark_tune.search_space import SearchSpace, SpaceTooLarge
 from pytest_shark_tune.search_space.registry import provided_spaces
 from pytest_shark_tune.system.machine import processors
@@ -48,12 +51,15 @@ def space(
 ) -> None:
     """Print the search spaces of the dispatches of INPUT, a .mlir, .mlirbc or .onnx file.
 
-    A dispatch without one is listed with the reason. The exit status is 0 if INPUT could be read, and 2 if not.
+    Each kind of knob is explained below the table. A dispatch without a space is listed with the reason.
+
+    The exit status is 0 if INPUT could be read, and 2 if not.
     """
     compiler = Compiler(resolve_target(tune_target), flags)
     compiler.check()
     extracted = extract_dispatches([read_model(source, shapes, dims)], compiler, processors())
     rows = []
+    names: list[str] = []
     left_out = list(extracted.untunable)
     failures: list[tuple[str, str]] = []
     for dispatch in extracted.dispatches:
@@ -72,6 +78,7 @@ def space(
             started_listing = time.perf_counter()
             size = _size(found)
             seconds = shared + time.perf_counter() - started_listing
+            names += found.names
             rows.append(
                 {
                     "dispatch": dispatch.name,
@@ -79,6 +86,7 @@ def space(
                     "configs": size,
                     "seconds": round(seconds, 4),
                     "knobs": {knob.name: list(knob.domain) for knob in found.knobs},
+                    "meanings": {knob.name: explain_knob(knob.name) for knob in found.knobs},
                     "kind": dispatch.root.kind,
                     "loops": list(dispatch.root.loops),
                     "compiler_seconds": round(started - compiling, 4),
@@ -94,6 +102,8 @@ def space(
     print_table(
         (*_COLUMNS, "knobs"), ([*(str(row[name]) for name in _COLUMNS), _knobs_text(row["knobs"])] for row in rows)
     )
+    for kind, meaning in explain_knobs(names):
+        click.echo("\n".join(wrapped(f"{kind}: {meaning}", max(shutil.get_terminal_size().columns, 80))))
 
 
 def _add_failure(failures: list[tuple[str, str]], name: str, failure: str) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "amd_architectures",
     "architecture_of",
     "cuda_architecture",
+    "describe_driver_error",
     "resolve_target",
     "unused_gpu",
     "vulkan_architecture",
@@ -65,8 +66,7 @@ def resolve_target(text: str) -> Target:
         try:
             return Target.parse(text)
         except InputError as incomplete:
-            first = str(error).partition("\n")[0]
-            raise InputError(f"{incomplete}; no device here tells it: {first}") from error
+            raise InputError(f"{incomplete}; no device here tells it: {describe_driver_error(error)}") from error
 
 
 def architecture_of(
@@ -135,6 +135,13 @@ def unused_gpu(target: Target, present: Mapping[str, Path] = _PRESENT) -> str:
     if target.backend in present or target.backend == "vulkan":
         return ""
     return next((backend for backend, path in present.items() if path.exists()), "")
+
+
+def describe_driver_error(error: Exception) -> str:
+    """Return the first sentence of an error, without the place in the runtime's sources that reports it."""
+    line = str(error).strip().partition("\n")[0]
+    status = re.search(r"\b[A-Z_]{6,}; ([^;]+)", line)
+    return (status[1] if status else line).strip(" :")
 
 
 def _only_one(names: Sequence[str]) -> str:

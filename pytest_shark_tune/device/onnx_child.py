@@ -1,8 +1,8 @@
 """ONNX Runtime, or the evaluator of the package onnx, in a process of its own. It imports nothing of this package.
 
 ``python onnx_child.py MODEL.onnx INPUTS.npz OUTPUTS.npz THREADS ENGINE`` runs the model once on the inputs, in their
-order, and writes its outputs, in theirs. ENGINE is ``onnxruntime``, or ``any`` for what there is. Then it prints the name and the version of what ran it, and answers each number on a
-line of stdin with the seconds that so many runs took.
+order, and writes its outputs, in theirs. ENGINE is ``onnxruntime``, or ``any`` for what there is. Then it prints the
+name and the version of what ran it, and answers each number on a line of stdin with the seconds that so many runs took.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ class AskedTooMuch(NoSpace):
 class SpaceTooLarge(CannotTune):
     """A space has too many members to list, or its members are too rare to be drawn; the message tells which."""
 
-    remedy = "--tune-where narrows it"
+    remedy = "--tune-restrict narrows it"
 
 
 class UnboundedKnob(CannotTune):

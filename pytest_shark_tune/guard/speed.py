@@ -44,7 +44,7 @@ _SLOWED = 1.25
 _DEFAULT_THRESHOLD = -math.log(1 + NOISE_FLOOR)
 _FEWEST_SESSIONS = 5
 _OTHER_ENVIRONMENT = (
-    "it was tuned in another environment: give guarding the --iree-compile-flag, --tune-rotate, --tune-where and "
+    "it was tuned in another environment: give guarding the --iree-compile-flag, --tune-rotate, --tune-restrict and "
     "--tune-knob of tuning, if these changed, or tune it again if the driver or the number of processors did"
 )
 

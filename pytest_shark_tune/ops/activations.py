@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 __all__ = ["Activation", "activated"]
 
-Activation = Literal["", "relu", "logistic", "tanh", "abs", "softrelu"]
-"""An activation, none if it is empty; ``softrelu`` is ``log(1 + exp(x))``."""
+Activation = Literal["", "relu", "gelu", "logistic", "tanh", "abs", "softrelu"]
+"""An activation, none if it is empty; ``softrelu`` is ``log(1 + exp(x))``, and ``gelu`` is by the error function."""
 
 
 def activated(activation: Activation, value: Any) -> Any:
@@ -22,6 +22,11 @@ def activated(activation: Activation, value: Any) -> Any:
     match activation:
         case "relu":
             return arith.MaximumFOp(value, constant(0.0)).result
+        case "gelu":
+            turned = floats.ErfOp(arith.MulFOp(value, constant(0.5**0.5)).result).result
+            return arith.MulFOp(
+                arith.MulFOp(value, constant(0.5)).result, arith.AddFOp(constant(1.0), turned).result
+            ).result
         case "logistic":
             falling = floats.ExpOp(arith.NegFOp(value).result).result
             return arith.DivFOp(constant(1.0), arith.AddFOp(constant(1.0), falling).result).result

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import msgspec
 
 from pytest_shark_tune.dispatch.types import OPEN
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.ops.activations import Activation, activated
 from pytest_shark_tune.ops.bindings import text_if_possible
 
 __all__ = [
@@ -22,11 +23,13 @@ __all__ = [
     "OpenModel",
     "batch_matmul",
     "check_sizes",
-    "conv_2d",
+    "check_types",
+    "element_name",
     "matmul",
     "number_name",
     "product_plus",
     "tensor_type",
+    "type_name",
     "zeros",
 ]
 
@@ -42,6 +45,14 @@ Narrow inputs accumulate in wider types, as the matrix instructions of CPUs and 
 _NARROWED = {"f32": ("f16", "bf16")}
 """The types that sums may be stored as besides their own type."""
 
+_ALIASES = {
+    **dict.fromkeys(("fp16", "float16", "half"), "f16"),
+    **dict.fromkeys(("fp32", "float32", "float"), "f32"),
+    "bfloat16": "bf16",
+    "int8": "i8",
+    "int32": "i32",
+}
+"""Other names of element types, as frameworks have them."""
 _LARGEST_SIZE = 2**31 - 1
 
 
@@ -78,6 +89,8 @@ class Addend(msgspec.Struct, frozen=True, kw_only=True):
     """The factor of the product."""
     beta: float = 1.0
     """The factor of the tensor. If it is 0, there is no tensor."""
+    activation: Activation = ""
+    """The function that is applied to the sum."""
 
     @property
     def name(self) -> str:
@@ -87,7 +100,13 @@ class Addend(msgspec.Struct, frozen=True, kw_only=True):
         if self.beta == 0:
             kind = []
         factors = [f"{name}_{number_name(value)}" for name, value in (("alpha", self.alpha), ("beta", self.beta))]
-        return "_".join([*kind, *(factor for factor in factors if not factor.endswith(("a_1", "beta_0")))])
+        shown = [factor for factor in factors if not factor.endswith(("a_1", "beta_0"))]
+        return "_".join([*kind, *shown, *filter(None, [self.activation])])
+
+
+def element_name(element: str) -> str:
+    """Return the name of an element type in MLIR, for one of a framework's: ``f16`` for ``fp16`` or ``float16``."""
+    return _ALIASES.get(element, element) if isinstance(element, str) else element
 
 
 def number_name(number: float) -> str:
@@ -106,6 +125,9 @@ def matmul(
     out: str | None = None,
     transpose_a: bool = False,
     transpose_b: bool = False,
+    bias: bool = False,
+    residual: bool = False,
+    activation: Activation = "",
 ) -> OpSource:
     """Build the product of an ``m`` x ``k`` and a ``k`` x ``n`` matrix.
 
@@ -122,11 +144,26 @@ def matmul(
         out: The type in which the result is stored, by default ``acc``. Sums in f32 may be stored as f16 or bf16.
         transpose_a: Whether the first input is stored as ``k`` x ``m``.
         transpose_b: Whether the second input is stored as ``n`` x ``k``.
+        bias: Whether a row of ``n`` numbers is added to each row of the result.
+        residual: Whether a matrix of the result's shape is added to it.
+        activation: The function that is applied last: relu, gelu, logistic, tanh, abs or softrelu.
 
     Raises:
         InputError: A size is no positive integer, an element type is unknown, or the types do not fit together.
     """
-    return _contraction("matmul", {"m": m, "n": n, "k": k}, (lhs, rhs, acc, out), (transpose_a, transpose_b))
+    flags, types = (transpose_a, transpose_b), (lhs, rhs, acc, out)
+    if addend := _epilogue(types, bias=bias, residual=residual, activation=activation):
+        fixed = check_sizes(m=m, n=n, k=k)  # type: ignore[arg-type]  # It refuses several sizes.
+        return product_plus(
+            addend,
+            **dict(zip("mnk", fixed, strict=True)),
+            lhs=lhs,
+            rhs=rhs,
+            out=out,
+            transpose_a=transpose_a,
+            transpose_b=transpose_b,
+        )
+    return _contraction("matmul", {"m": m, "n": n, "k": k}, types, flags)
 
 
 def batch_matmul(
@@ -141,6 +178,9 @@ def batch_matmul(
     out: str | None = None,
     transpose_a: bool = False,
     transpose_b: bool = False,
+    bias: bool = False,
+    residual: bool = False,
+    activation: Activation = "",
 ) -> OpSource:
     """Build ``batch`` products of an ``m`` x ``k`` and a ``k`` x ``n`` matrix.
 
@@ -150,7 +190,42 @@ def batch_matmul(
         InputError: As for `matmul`.
     """
     sizes = {"batch": batch, "m": m, "n": n, "k": k}
-    return _contraction("batch_matmul", sizes, (lhs, rhs, acc, out), (transpose_a, transpose_b))
+    types = (lhs, rhs, acc, out)
+    if addend := _epilogue(types, ("batch", "m", "n"), bias=bias, residual=residual, activation=activation):
+        fixed = check_sizes(**sizes)  # type: ignore[arg-type]  # It refuses several sizes.
+        return product_plus(
+            addend,
+            **dict(zip(sizes, fixed, strict=True)),
+            lhs=lhs,
+            rhs=rhs,
+            out=out,
+            transpose_a=transpose_a,
+            transpose_b=transpose_b,
+        )
+    return _contraction("batch_matmul", sizes, types, (transpose_a, transpose_b))
+
+
+def _epilogue(
+    types: tuple[str, str | None, str | None, str | None],
+    whole: tuple[str, ...] = ("m", "n"),
+    *,
+    bias: bool,
+    residual: bool,
+    activation: Activation,
+) -> Addend | None:
+    """The end of a product with a bias, a residual or an activation; ``None`` without any."""
+    if not (bias or residual or activation):
+        return None
+    if bias and residual:
+        raise InputError("bias and residual: a product takes one of the two")
+    if activation not in get_args(Activation):
+        known = ", ".join(filter(None, get_args(Activation)))
+        raise InputError(f"activation={activation!r}: it is one of {known}")
+    if types[2] is not None and element_name(types[2]) != "f32":
+        raise InputError(f"acc={types[2]!r}: the sums that a bias, a residual or an activation is applied to are f32")
+    added = element_name(types[3] or "f32")
+    loops = whole if residual else ("n",)
+    return Addend(loops=loops, element=added, beta=1.0 if bias or residual else 0.0, activation=activation)
 
 
 def product_plus(
@@ -174,7 +249,7 @@ def product_plus(
         InputError: As for `matmul`, or an input is of an integer type.
     """
     sizes = check_sizes(**({} if batch is None else {"batch": batch}), m=m, n=n, k=k)
-    types = _check_types(lhs, rhs, None)
+    types = check_types(lhs, rhs, None)
     layout = _check_flags(transpose_a=transpose_a, transpose_b=transpose_b)
     out = _check_out(types, out)
     if types[2] != "f32" or addend.element not in ("f32", *_NARROWED["f32"]):
@@ -185,63 +260,6 @@ def product_plus(
     return OpSource(name, _contraction_text(sizes, types, out, layout, addend))
 
 
-def conv_2d(
-    *,
-    batch: int,
-    height: int,
-    width: int,
-    channels: int,
-    filters: int,
-    kernel_height: int,
-    kernel_width: int,
-    stride: int = 1,
-    dilation: int = 1,
-    layout: str = "nhwc",
-    lhs: str = "f32",
-    rhs: str | None = None,
-    acc: str | None = None,
-) -> OpSource:
-    """Build a convolution without padding. ``height`` and ``width`` are those of the *result*.
-
-    The input image has as many pixels as the result requires. The types are those of `matmul`.
-
-    Args:
-        batch: The number of images.
-        height: The height of the result.
-        width: The width of the result.
-        channels: The channels of the input image.
-        filters: The channels of the result.
-        kernel_height: The height of a filter.
-        kernel_width: The width of a filter.
-        stride: The step of the filter in both directions.
-        dilation: The distance of the filter's taps in both directions.
-        layout: nhwc (filters as height, width, channels, filters) or nchw (filters, channels, height, width).
-        lhs: The element type of the image.
-        rhs: The element type of the filters, by default ``lhs``.
-        acc: The type of the sums and of the result.
-
-    Raises:
-        InputError: As for `matmul`, or the layout is unknown.
-    """
-    sizes = check_sizes(
-        batch=batch,
-        height=height,
-        width=width,
-        channels=channels,
-        filters=filters,
-        kernel_height=kernel_height,
-        kernel_width=kernel_width,
-        stride=stride,
-        dilation=dilation,
-    )
-    if layout not in ("nhwc", "nchw"):
-        raise InputError(f"layout={layout!r}: it is nhwc or nchw")
-    types = _check_types(lhs, rhs, acc)
-    shape = f"{batch}x{height}x{width}x{channels}_{filters}x{kernel_height}x{kernel_width}"
-    steps = f"{f'_stride_{stride}' if stride > 1 else ''}{f'_dilation_{dilation}' if dilation > 1 else ''}"
-    return OpSource(f"conv_2d_{layout}_{shape}{steps}_{_type_name(types)}", _convolution_text(sizes, types, layout))
-
-
 def _contraction(
     op: str,
     given: Mapping[str, Sizes],
@@ -250,7 +268,7 @@ def _contraction(
 ) -> OpSource:
     """Build a product; ``given`` are ``[batch,] m, n, k``."""
     sizes = tuple(_check_size(name, size) for name, size in given.items())
-    types = _check_types(*elements[:3])
+    types = check_types(*elements[:3])
     layout = _check_flags(transpose_a=flags[0], transpose_b=flags[1])
     out = _check_out(types, elements[3])
     several = {loop: tuple(size) for loop, size in enumerate(given.values()) if not isinstance(size, int)}
@@ -300,9 +318,13 @@ def check_sizes(**sizes: int) -> tuple[int, ...]:
     return tuple(sizes.values())
 
 
-def _check_types(lhs: str, rhs: str | None, acc: str | None) -> tuple[str, str, str]:
-    """Return the element types of both inputs and of the sums, with defaults filled in."""
-    rhs = lhs if rhs is None else rhs
+def check_types(lhs: str, rhs: str | None, acc: str | None) -> tuple[str, str, str]:
+    """Return the element types of both inputs and of the sums, with defaults filled in.
+
+    Raises:
+        InputError: One is unknown, or they do not fit together.
+    """
+    lhs, rhs = element_name(lhs), element_name(lhs if rhs is None else rhs)
     for argument, element in (("lhs", lhs), ("rhs", rhs)):
         if not isinstance(element, str) or element not in _ACCUMULATORS:
             raise InputError(f"{argument}={element!r}: an input is one of {', '.join(_ACCUMULATORS)}")
@@ -312,6 +334,7 @@ def _check_types(lhs: str, rhs: str | None, acc: str | None) -> tuple[str, str, 
         raise InputError(f"rhs={rhs!r}: with lhs={lhs!r} it is one of {', '.join(partners)}")
     if acc is None:
         return lhs, rhs, allowed[0]
+    acc = element_name(acc)
     if acc not in allowed:
         raise InputError(f"acc={acc!r}: {lhs} times {rhs} accumulates in {' or '.join(allowed)}")
     return lhs, rhs, acc
@@ -323,6 +346,7 @@ def _check_out(types: tuple[str, str, str], out: str | None) -> str:
     allowed = (acc, *_NARROWED.get(acc, ()))
     if out is None:
         return acc
+    out = element_name(out)
     if out not in allowed:
         raise InputError(f"out={out!r}: sums in {acc} are stored as {' or '.join(allowed)}")
     return out
@@ -338,55 +362,17 @@ def _check_flags(**flags: bool) -> tuple[bool, bool]:
 def _op_name(op: str, sizes: tuple[int, ...], types: tuple[str, str, str], out: str, layout: tuple[bool, bool]) -> str:
     """Return a name like ``matmul_512x512x512_f32``; other values than defaults follow (``matmul_8x8x8_f16_tb``)."""
     shown = "x".join("D" if size == OPEN else str(size) for size in sizes)
-    parts = [op, shown, _type_name(types)]
+    parts = [op, shown, type_name(types)]
     parts += [f"out_{out}"] if out != types[2] else []
     parts += [suffix for suffix, transposed in zip(("ta", "tb"), layout, strict=True) if transposed]
     return "_".join(parts)
 
 
-def _type_name(types: tuple[str, str, str]) -> str:
+def type_name(types: tuple[str, str, str]) -> str:
+    """Return the part of an op's name for the types of its inputs and of its sums."""
     lhs, rhs, acc = types
     inputs = lhs if lhs == rhs else f"{lhs}x{rhs}"
-    return inputs if acc == _check_types(lhs, rhs, None)[2] else f"{inputs}_acc_{acc}"
-
-
-@functools.cache
-@text_if_possible
-def _convolution_text(sizes: tuple[int, ...], types: tuple[str, str, str], layout: str) -> str:
-    from iree.compiler import ir
-    from iree.compiler.dialects import func, linalg
-
-    from pytest_shark_tune.dispatch.mlir import shared_context
-
-    batch, height, width, channels, filters, kernel_height, kernel_width, stride, dilation = sizes
-    in_height = (height - 1) * stride + (kernel_height - 1) * dilation + 1
-    in_width = (width - 1) * stride + (kernel_width - 1) * dilation + 1
-    if layout == "nhwc":
-        convolution = linalg.conv_2d_nhwc_hwcf
-        shapes = (
-            (batch, in_height, in_width, channels),
-            (kernel_height, kernel_width, channels, filters),
-            (batch, height, width, filters),
-        )
-    else:
-        convolution = linalg.conv_2d_nchw_fchw
-        shapes = (
-            (batch, channels, in_height, in_width),
-            (filters, channels, kernel_height, kernel_width),
-            (batch, filters, height, width),
-        )
-    with shared_context():
-        image, weights, result = map(tensor_type, shapes, types)
-        module = ir.Module.create()
-        with ir.InsertionPoint(module.body):
-
-            def main(lhs: ir.Value, rhs: ir.Value) -> ir.Value:
-                steps = {"strides": [stride, stride], "dilations": [dilation, dilation]}
-                return convolution(lhs, rhs, outs=[zeros(result)], **steps)
-
-            func.FuncOp.from_py_func(image, weights)(main)
-        module.operation.verify()
-        return str(module)
+    return inputs if acc == check_types(lhs, rhs, None)[2] else f"{inputs}_acc_{acc}"
 
 
 def tensor_type(shape: Sequence[int], element: str) -> Any:
@@ -490,6 +476,6 @@ def _add(sums: Any, added: Sequence[Any], loops: Sequence[int], out: str, addend
                 constant = arith.ConstantOp(wide, ir.FloatAttr.get(wide, factor)).result
                 term = arith.MulFOp(term, constant).result
             terms.append(term)
-        total = arith.AddFOp(*terms).result if len(terms) > 1 else terms[0]
+        total = activated(addend.activation, arith.AddFOp(*terms).result if len(terms) > 1 else terms[0])
         linalg.YieldOp([total if stored == wide else arith.TruncFOp(stored, total).result])
     return op.results[0]

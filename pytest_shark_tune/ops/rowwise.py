@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from pytest_shark_tune.dispatch.types import joined_sizes
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops.bindings import text_if_possible
-from pytest_shark_tune.ops.builders import OpSource, check_sizes
+from pytest_shark_tune.ops.builders import OpSource, check_sizes, element_name
 
 __all__ = ["layer_norm", "reduce", "rms_norm", "softmax", "transpose"]
 
@@ -53,7 +53,7 @@ def softmax(*, rows: int, columns: int, element: str = "f32") -> OpSource:
         InputError: A size is no positive integer, or the element type is unknown.
     """
     sizes = check_sizes(rows=rows, columns=columns)
-    _check_element(element, _FLOATS)
+    element = _check_element(element, _FLOATS)
     wide = _tensor(sizes, "f32")
     soft = f"linalg.softmax dimension(1) ins({{}} : {wide}) outs(%empty : {wide}) -> {wide}"
     lines = [f"%empty = tensor.empty() : {wide}"]
@@ -80,7 +80,7 @@ def layer_norm(*, rows: int, columns: int, element: str = "f32") -> OpSource:
         InputError: As for `softmax`.
     """
     sizes = check_sizes(rows=rows, columns=columns)
-    _check_element(element, _FLOATS)
+    element = _check_element(element, _FLOATS)
     x, total = _Operand("%x", sizes, element), _Operand("%sum", sizes[:1], loops="#row")
     squares, stored = _Operand("%squares", sizes[:1], loops="#row"), _Operand("%stored", sizes, element)
     weight, bias = (_Operand(value, sizes[1:], element, "#column") for value in ("%weight", "%bias"))
@@ -112,7 +112,7 @@ def rms_norm(*, rows: int, columns: int, element: str = "f32") -> OpSource:
         InputError: As for `softmax`.
     """
     sizes = check_sizes(rows=rows, columns=columns)
-    _check_element(element, _FLOATS)
+    element = _check_element(element, _FLOATS)
     x, stored = _Operand("%x", sizes, element), _Operand("%stored", sizes, element)
     zeros, squares = (_Operand(value, sizes[:1], loops="#row") for value in ("%zeros", "%squares"))
     weight = _Operand("%weight", sizes[1:], element, "#column")
@@ -140,7 +140,7 @@ def reduce(*, rows: int, columns: int, axis: int = 1, kind: str = "sum", element
         InputError: A size is no positive integer, or another argument is none of its values.
     """
     sizes = check_sizes(rows=rows, columns=columns)
-    _check_element(element, _FLOATS)
+    element = _check_element(element, _FLOATS)
     if isinstance(axis, bool) or axis not in (0, 1):
         raise InputError(f"axis={axis!r}: it is 0 or 1")
     if kind not in _REDUCTIONS:
@@ -168,7 +168,7 @@ def transpose(*, rows: int, columns: int, element: str = "f32") -> OpSource:
         InputError: A size is no positive integer, or the element type is unknown.
     """
     sizes = check_sizes(rows=rows, columns=columns)
-    _check_element(element, _MOVED)
+    element = _check_element(element, _MOVED)
     matrix, turned = _tensor(sizes, element), _tensor(sizes[::-1], element)
     lines = [
         f"%empty = tensor.empty() : {turned}",
@@ -177,9 +177,10 @@ def transpose(*, rows: int, columns: int, element: str = "f32") -> OpSource:
     return _source("transpose", sizes, element, {"%x": sizes}, turned, lines)
 
 
-def _check_element(element: str, allowed: Sequence[str]) -> None:
-    if element not in allowed:
+def _check_element(element: str, allowed: Sequence[str]) -> str:
+    if element_name(element) not in allowed:
         raise InputError(f"element={element!r}: it is one of {', '.join(allowed)}")
+    return element_name(element)
 
 
 def _tensor(sizes: Sequence[int], element: str) -> str:

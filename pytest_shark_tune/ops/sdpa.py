@@ -8,7 +8,7 @@ import msgspec
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops.bindings import text_if_possible
-from pytest_shark_tune.ops.builders import OpSource, check_sizes, number_name
+from pytest_shark_tune.ops.builders import OpSource, check_sizes, element_name, number_name
 
 __all__ = ["Sdpa", "attention", "sdpa"]
 
@@ -41,7 +41,7 @@ def attention(
     """
     value_head = head if value_head is None else value_head
     sizes = check_sizes(batch=batch, queries=queries, keys=keys, head=head, value_head=value_head)
-    _check_element(element)
+    element = _check_element(element)
     shape = f"{batch}x{queries}x{keys}x{head}" + (f"x{value_head}" if value_head != head else "")
     end = f"_scale_{number_name(scale)}" if scale is not None else ""
     return OpSource(f"attention_{shape}_{element}{end}", _attention_text(sizes, element, scale or head**-0.5))
@@ -118,9 +118,10 @@ def sdpa(op: Sdpa) -> OpSource:
     return OpSource(op.name, _sdpa_text(op))
 
 
-def _check_element(element: str) -> None:
-    if element not in _ELEMENTS:
+def _check_element(element: str) -> str:
+    if element_name(element) not in _ELEMENTS:
         raise InputError(f"element={element!r}: it is one of {', '.join(_ELEMENTS)}")
+    return element_name(element)
 
 
 @functools.cache

@@ -122,7 +122,7 @@ def _why_nothing(plan: Plan, kernels: Sequence[str], share: float) -> str:
         models = ", ".join(profile.source for profile in plan.profiles)
         return (
             f"the dispatches that take {share:.0%} of the time of {models} cannot be tuned: {reasons}; a larger "
-            "--tune-share adds others that can"
+            "--tune-coverage adds others that can"
         )
     names = ", ".join(dict.fromkeys([*(source.name for source in plan.sources), *kernels]))
     return f"there is nothing to tune in {names}: {reasons or 'it has no dispatch'}"

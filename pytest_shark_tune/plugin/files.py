@@ -119,7 +119,7 @@ class ModelFile(pytest.Module):
 
     def _getobj(self) -> types.ModuleType:
         @pytest.mark.tune(*self._sources())
-        def test_dispatch(candidate: Any, artifact: Any, measurement: Any) -> None:
+        def test_dispatch(tuned: Any) -> None:
             """One test per pair of a dispatch of the file and a candidate."""
 
         module = types.ModuleType(self.path.stem)

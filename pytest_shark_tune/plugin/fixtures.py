@@ -26,6 +26,7 @@ __all__ = [
     "tune_dispatch",
     "tune_kernel",
     "tune_session",
+    "tuned",
 ]
 
 SESSION_KEY: pytest.StashKey[Session] = pytest.StashKey()
@@ -84,3 +85,9 @@ def measurement(tune_dispatch: DispatchStages, artifact: Artifact | None) -> Res
     In guard mode it is the verdict of the check. In a run that stops after compiling it is ``None``.
     """
     return tune_dispatch.measure(artifact)
+
+
+@pytest.fixture
+def tuned(measurement: Result | None) -> Result | None:
+    """The measurement. A test that takes this fixture alone goes through all stages."""
+    return measurement

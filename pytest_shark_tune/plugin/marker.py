@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
-__all__ = ["TuneMarks", "marks_of"]
+__all__ = ["TuneMarks", "check_stages", "marks_of"]
+
+_OURS = "pytest_shark_tune.plugin.fixtures"
+_STAGES = ("artifact", "measurement")
+"""The stages that a suite may override. Such a fixture builds on one of these."""
+_BASES = {"candidate", "artifact", "measurement", "tune_dispatch", "tune_kernel", "tune_session"}
 
 
 @dataclass(frozen=True)
@@ -36,3 +41,36 @@ def marks_of(test: pytest.Item) -> TuneMarks | None:
         options=tuple(dict.fromkeys(name for mark in marks for name in mark.kwargs)),
         is_bare=not all(mark.args for mark in marks),
     )
+
+
+def check_stages(metafunc: pytest.Metafunc) -> None:
+    """Refuse a marked test to which fixtures of its project come in place of the stages.
+
+    Raises:
+        pytest.fail.Exception: there is such a fixture; the message names it and its file.
+    """
+    definitions: Mapping[str, Sequence[Any]] = metafunc._arg2fixturedefs
+    for name in ("candidate", *_STAGES):
+        found = definitions.get(name, ())
+        if not found or found[-1].func.__module__ == _OURS:
+            continue
+        if name == "candidate" or not _BASES & _needed(found[-1].argnames, definitions):
+            where = found[-1].func.__code__
+            pytest.fail(
+                f"{metafunc.definition.name} is marked tune, and {where.co_filename}:{where.co_firstlineno} defines a "
+                f"fixture {name}, which is the name of a stage of tuning: rename that fixture"
+                + ("" if name == "candidate" else ", or build on tune_dispatch to change the stage (docs/stages.md)"),
+                pytrace=False,
+            )
+
+
+def _needed(names: Sequence[str], definitions: Mapping[str, Sequence[Any]]) -> set[str]:
+    """The fixtures that are needed for some, those of the fixtures that they need included."""
+    seen: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += [needed for found in definitions.get(name, ()) for needed in found.argnames]
+    return seen

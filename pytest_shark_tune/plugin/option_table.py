@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import pytest
 
 from pytest_shark_tune.system.machine import processors
 
-__all__ = ["CACHE_SIZE", "OPTIONS", "Mode", "Option", "add_options", "destinations", "flag_of"]
+__all__ = ["CACHE_SIZE", "OPTIONS", "Mode", "Option", "add_options", "destinations", "flag_of", "read_ini"]
 
 CACHE_SIZE = "10G"
 """The default of ``--tune-cache-size``."""
+
+
+def _dest(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
 
 
 class Mode(StrEnum):
@@ -36,11 +42,13 @@ class Option:
     mode: Mode = Mode.BOTH
     repeats: bool = False
     has_ini: bool = True
+    old: str = ""
+    """Its name in earlier releases, which the next release drops. ``--help`` does not show it."""
 
     @property
     def dest(self) -> str:
         """The name in pytest's namespace, which is the name in the ini file."""
-        return self.flag.removeprefix("--").replace("-", "_")
+        return _dest(self.flag)
 
     def add(self, group: pytest.OptionGroup, parser: pytest.Parser) -> None:
         """Add it to a group, and to the options of the ini file."""
@@ -48,27 +56,32 @@ class Option:
             group.addoption(self.flag, action="store_true", default=False, help=self.help)
             if self.has_ini:
                 parser.addini(self.dest, self.help, type="bool", default=False)
-        elif self.repeats:
-            group.addoption(
-                self.flag,
-                dest=self.dest,
-                metavar=self.metavar,
-                action="append",
-                default=[],
-                help=f"{self.help} (repeatable)",
-            )
-            parser.addini(self.dest, f"{self.help}; one a line", type="linelist", default=[])
-        else:
-            group.addoption(self.flag, dest=self.dest, metavar=self.metavar, default=None, help=self.help)
-            parser.addini(self.dest, self.help, default=self.default)
+            return
+        settings: dict[str, Any] = {"dest": self.dest, "metavar": self.metavar, "default": None}
+        text = self.help
+        if self.repeats:
+            settings |= {"action": "append", "default": []}
+            text = f"{text} (repeatable)"
+        group.addoption(self.flag, help=text, **settings)
+        if self.old:
+            group.addoption(self.old, help=argparse.SUPPRESS, **settings)
+        described = f"{self.help}; one a line" if self.repeats else self.help
+        ini: dict[str, Any] = {"type": "linelist", "default": []} if self.repeats else {"default": self.default}
+        old = [_dest(self.old)] if self.old else []
+        try:
+            parser.addini(self.dest, described, **ini, aliases=old)
+        except TypeError:  # Before 9.0, pytest has no other names.
+            parser.addini(self.dest, described, **ini)
+            for name in old:
+                parser.addini(name, f"the old name of {self.dest}", **{**ini, "default": [] if self.repeats else ""})
 
 
-def _value(name: str, metavar: str, default: str, text: str, mode: Mode = Mode.BOTH) -> Option:
-    return Option(f"--tune-{name}", metavar, text, default, mode)
+def _value(name: str, metavar: str, default: str, text: str, mode: Mode = Mode.BOTH, old: str = "") -> Option:
+    return Option(f"--tune-{name}", metavar, text, default, mode, old=f"--tune-{old}" if old else "")
 
 
-def _list(flag: str, metavar: str, text: str, mode: Mode = Mode.BOTH) -> Option:
-    return Option(flag, metavar, text, mode=mode, repeats=True)
+def _list(flag: str, metavar: str, text: str, mode: Mode = Mode.BOTH, old: str = "") -> Option:
+    return Option(flag, metavar, text, mode=mode, repeats=True, old=old)
 
 
 _TUNE = (
@@ -80,14 +93,15 @@ _TUNE = (
         mode=Mode.TUNE,
     ),
     Option("--tune-bitwise", "", "let only configs win whose results equal the default's bit for bit", mode=Mode.TUNE),
-    _value("candidates", "N", "60", "maximum number of candidates per dispatch (default: 60)", Mode.TUNE),
+    _value("trials", "N", "60", "maximum number of candidates per dispatch (default: 60)", Mode.TUNE, "candidates"),
     _value("time", "DURATION", "", "time of the whole run: 90s, 30m, 1h (default: no limit)", Mode.TUNE),
     _value(
-        "search",
+        "strategy",
         "NAME",
         "model",
         "search strategy: model, which learns from results (default), random or exhaustive",
         Mode.TUNE,
+        "search",
     ),
     _value(
         "prior",
@@ -97,9 +111,14 @@ _TUNE = (
         Mode.TUNE,
     ),
     _value("seed", "N", "0", "seed of the search and of the input data (default: 0)"),
-    _list("--tune-where", "CONDITION", 'condition on the configs to try: "wg_0 >= 64 and red_2 in (4, 8)"'),
+    _list(
+        "--tune-restrict",
+        "CONDITION",
+        'condition on the configs to try: "wg_0 >= 64 and red_2 in (4, 8)"',
+        old="--tune-where",
+    ),
     _list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4"),
-    _value("spec", "FILE", "", "starter spec: its entries apply after the new ones", Mode.TUNE),
+    _value("starter-spec", "FILE", "", "starter spec: its entries apply after the new ones", Mode.TUNE, "spec"),
     _value(
         "out",
         "DIR",
@@ -125,7 +144,12 @@ _TUNE = (
 )
 _MODEL = (
     _value(
-        "share", "SHARE", "0.9", "share of a model's time that its tuned dispatches make up: 0.9 (default)", Mode.TUNE
+        "coverage",
+        "SHARE",
+        "0.9",
+        "share of a model's time that its tuned dispatches make up: 0.9 (default)",
+        Mode.TUNE,
+        "share",
     ),
     _list(
         "--tune-form",
@@ -237,14 +261,22 @@ _TITLES = {
 
 OPTIONS: Sequence[Option] = tuple(option for options in _GROUPS.values() for option in options)
 """All options, in the order of ``--help``."""
+_BY_DEST = {option.dest: option for option in OPTIONS}
 
 
 def add_options(parser: pytest.Parser) -> None:
     """Add every option to pytest, for the command line and for the ini file."""
     for name, options in _GROUPS.items():
-        group = parser.getgroup(f"shark-tune {name}", _TITLES[name])
+        group = parser.getgroup(f"shark-tune {name}", f"shark-tune {name}: {_TITLES[name]}")
         for option in options:
             option.add(group, parser)
+
+
+def read_ini(config: pytest.Config, dest: str) -> Any:
+    """Return the value of an option in the ini file, where its old name may stand."""
+    option = _BY_DEST.get(dest)
+    old = config.getini(_dest(option.old)) if option is not None and option.old else None
+    return old or config.getini(dest)
 
 
 def destinations(mode: Mode) -> list[str]:

@@ -17,7 +17,7 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.plugin import parse
-from pytest_shark_tune.plugin.option_table import Mode, destinations, flag_of
+from pytest_shark_tune.plugin.option_table import Mode, destinations, flag_of, read_ini
 from pytest_shark_tune.system.budget import TimeBudget
 from pytest_shark_tune.system.files import read_text
 
@@ -36,6 +36,7 @@ __all__ = [
     "guard_is_given",
     "is_dry",
     "named_here",
+    "named_paths",
     "option_or_ini",
     "option_path",
     "option_value",
@@ -66,8 +67,8 @@ _COMPARED = ("", "ort")
 _REPORTS = ("tune_report_md", "tune_report_html")
 _OF_ONE_RUN = (*_REPORTS, "tune_cache_clear", "tune_stop_after", "tune_bundle")
 _OF_THE_COMPILER = (
-    "tune_spec",
-    "tune_where",
+    "tune_starter_spec",
+    "tune_restrict",
     "tune_knob",
     "tune_rotate",
     "tune_form",
@@ -195,15 +196,15 @@ class TuneOptions:
         if bundle is not None:  # Options of an ini file about compiling are for the run that makes the bundle.
             _refuse_compiler_options(config)
             stop_after = ""
-        starter = value("spec")
+        starter = value("starter_spec")
         landscape = value("record_landscape")
         target = parse.parse_target(value("target"))
         options = cls(
             target=target,
             devices=tuple(uri for uri in (part.strip() for part in value("device").split(",")) if uri),
-            candidates=parse.parse_count("--tune-candidates", value("candidates")),
+            candidates=parse.parse_count("--tune-trials", value("trials")),
             time_s=parse.parse_duration("--tune-time", value("time")),
-            search=parse.parse_choice("--tune-search", value("search"), _SEARCHES),
+            search=parse.parse_choice("--tune-strategy", value("strategy"), _SEARCHES),
             prior=_parse_prior(base, value("prior")),
             seed=parse.parse_seed("--tune-seed", value("seed")),
             starter=base / starter if starter and bundle is None else None,
@@ -216,11 +217,11 @@ class TuneOptions:
             clears_cache=config.getoption("tune_cache_clear"),
             compile_flags=tuple(filter(None, option_or_ini(config, "iree_compile_flag"))),
             rotate_bytes=parse.parse_rotation("--tune-rotate", value("rotate"), target),
-            share=parse.parse_share("--tune-share", value("share")),
+            share=parse.parse_share("--tune-coverage", value("coverage")),
             bitwise=bool(option_or_ini(config, "tune_bitwise")),
             fresh=bool(option_or_ini(config, "tune_fresh") or _keeps_benchmarks(config)),
             request=SpaceRequest(
-                where=parse.parse_where("--tune-where", option_or_ini(config, "tune_where")),
+                where=parse.parse_where("--tune-restrict", option_or_ini(config, "tune_restrict")),
                 knobs=parse.parse_knobs("--tune-knob", option_or_ini(config, "tune_knob"), target),
             ),
             models=_parse_models(config, value("function")),
@@ -233,15 +234,15 @@ class TuneOptions:
             target_is_given=config.getoption("tune_target") is not None,
         )
         if options.starter and not options.starter.is_file():
-            raise pytest.UsageError(f"--tune-spec: there is no file {options.starter}")
+            raise pytest.UsageError(f"--tune-starter-spec: there is no file {options.starter}")
         if options.landscape and options.landscape.is_dir():
             raise pytest.UsageError(f"--tune-record-landscape: {options.landscape} is a directory; name a file in it")
         if stop_after and (given := options_given(config, _REPORTS)):
             raise pytest.UsageError(f"{given[0]}: with --tune-stop-after nothing is measured that could be reported")
         unprofiled = "--tune-bundle" if bundle else "--tune-stop-after" if stop_after else ""
-        if unprofiled and options.share < 1 and config.getoption("tune_share") is not None:
+        if unprofiled and options.share < 1 and config.getoption("tune_coverage") is not None:
             raise pytest.UsageError(
-                f"--tune-share: with {unprofiled} no model is profiled, and all of its dispatches are tuned: choose "
+                f"--tune-coverage: with {unprofiled} no model is profiled, and all of its dispatches are tuned: choose "
                 "among them with -k"
             )
         return options
@@ -258,7 +259,7 @@ def _refuse_compiler_options(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--tune-bundle measures candidates that are compiled already, so {' and '.join(given)} would change "
             "nothing: give it to the run with --tune-stop-after compile"
-            + (", a starter spec to shark-tune merge-records" if "--tune-spec" in given else "")
+            + (", a starter spec to shark-tune merge-records" if "--tune-starter-spec" in given else "")
         )
 
 
@@ -303,6 +304,11 @@ def spec_is_trusted(config: pytest.Config) -> bool:
 def is_dry(config: pytest.Config) -> bool:
     """Return whether this run only shows tests, fixtures or the like, so that nothing may be written."""
     return any(getattr(config.option, name, None) for name in _DRY)
+
+
+def named_paths(config: pytest.Config) -> list[str]:
+    """Return the paths on the command line; none if pytest took its default ones."""
+    return list(config.args) if config.args_source is pytest.Config.ArgsSource.ARGS else []
 
 
 def target_name(config: pytest.Config) -> str:
@@ -363,7 +369,7 @@ def given_options(config: pytest.Config) -> list[str]:
 def option_value(config: pytest.Config, name: str) -> str:
     """The value of the option ``--tune-NAME`` on the command line or, if it is not given there, in the ini file."""
     given = config.getoption(f"tune_{name}")
-    return str(given if given is not None else config.getini(f"tune_{name}"))
+    return str(given if given is not None else read_ini(config, f"tune_{name}"))
 
 
 def option_path(config: pytest.Config, name: str) -> Path | None:
@@ -376,7 +382,7 @@ def option_path(config: pytest.Config, name: str) -> Path | None:
 
 def option_or_ini(config: pytest.Config, name: str) -> Any:
     """The value of an option on the command line or, if that one is empty, in the ini file."""
-    return config.getoption(name) or config.getini(name)
+    return config.getoption(name) or read_ini(config, name)
 
 
 def options_given(config: pytest.Config, names: Sequence[str]) -> list[str]:

@@ -278,7 +278,7 @@ def parse_knobs(option: str, lines: Sequence[str], target: Target) -> dict[str, 
             known = ", ".join(PIPELINE_OPTIONS)
             raise pytest.UsageError(
                 f"{option}: {name!r} is not an option of a pipeline; the options are {known}. For any other knob, "
-                f"--tune-where 'NAME in (1, 2)' chooses among its values"
+                f"--tune-restrict 'NAME in (1, 2)' chooses among its values"
             )
         pipeline_option = PIPELINE_OPTIONS[name]
         low, high = pipeline_option.values

@@ -38,7 +38,7 @@ __all__ = [
     "unpack_bundle",
 ]
 
-_LOCK = ".shark-tune.lock"
+_LOCK, _IGNORED = ".shark-tune.lock", ".gitignore"
 
 
 def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> FoundDevices:
@@ -58,7 +58,7 @@ def check_inputs(options: TuneOptions, compiler: Compiler, *, writes: bool) -> F
     if options.bundle is None:
         check_compiler(options, compiler)
     if options.starter is not None:
-        with naming("--tune-spec"):
+        with naming("--tune-starter-spec"):
             check_starter(options.starter_text, str(options.starter))
     with naming("--tune-prior"):
         load_prior(options.prior, "")
@@ -205,13 +205,26 @@ def claim_output(config: pytest.Config, out: Path) -> None:
         pytest.UsageError: another run holds it, or it cannot be written to.
     """
     lock = hold_directory("--tune-out", out)
+    _ignore_in_git(out)
 
     def release() -> None:
         lock.release()
         with suppress(OSError):  # It stays unless it is empty.
+            if [path.name for path in out.iterdir()] == [_IGNORED]:
+                (out / _IGNORED).unlink()
             out.rmdir()
 
     config.add_cleanup(release)
+
+
+def _ignore_in_git(out: Path) -> None:
+    """Keep results out of git, if the directory is ours alone: a user's own directory has other files."""
+    lines = out / _IGNORED
+    with suppress(OSError):
+        if {path.name for path in out.iterdir()} <= {_LOCK}:
+            lines.write_text(
+                "# Results of pytest --tune. Commit the snapshots in __specs__ instead.\n*\n", encoding="utf-8"
+            )
 
 
 def refuse_strays(config: pytest.Config, session: Session, items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 
 __all__ = [
     "FINALISTS",
+    "NONE_FASTER",
     "WINNER_VERSION",
     "Verdict",
     "choose_finalists",
@@ -25,6 +26,9 @@ WINNER_VERSION: Final = 1
 
 FINALISTS = 4
 """How many of the fastest are measured again: the first few swap places between measurements, the others do not."""
+
+NONE_FASTER = "no candidate that might be faster than the default was measured"
+"""The reason of a final without a measured finalist."""
 
 Verdict = tuple[str | None, str]
 """A winner's id, or ``None``, and the reason for there being none."""
@@ -84,7 +88,7 @@ def declare_winner(finalists: Iterable[Finalist], simplicity: Callable[[str], tu
         if finalist.state is State.MEASURED and None not in (finalist.ratio, finalist.ratio_low, finalist.ratio_high)
     ]
     if not measured:
-        return None, "no candidate that might be faster than the default was measured"
+        return None, NONE_FASTER
     fastest = max(measured, key=lambda finalist: finalist.ratio or 0)
     sure = [finalist for finalist in measured if (finalist.ratio_low or 0) > 1 + NOISE_FLOOR]
     if not sure:

@@ -20,9 +20,8 @@ def answers(summary: Summary) -> Iterator[str]:
     unproven = summary.unproven
     won = [row for row in summary.improved if row.name not in unproven]
     count = len(summary.dispatches)
-    answer = (
-        f"{len(won)} of {count} {'dispatch' if count == 1 else 'dispatches'} {'is' if len(won) == 1 else 'are'} faster"
-    )
+    are = "is" if 1 in (len(won), count) else "are"
+    answer = f"{len(won)} of {count} {'dispatch' if count == 1 else 'dispatches'} {are} faster"
     fastest = max(won, key=lambda row: row.speedup or 0.0, default=None)
     if fastest is not None and fastest.speedup:
         answer += f", {fastest.name} by the most: {fastest.speedup:.2f}x"

@@ -53,6 +53,11 @@ class RunProgress:
         """The seconds since the run began."""
         return self._clock() - self._began_s
 
+    def begin(self, budget: TimeBudget) -> None:
+        """Begin the run; with a limit, its end is known from now on."""
+        if budget.total_s is not None:
+            self._add(Stage.EXTRACT, work=Workload(finals=0, models=0, total_s=budget.left_s))
+
     def begin_search(self, tests: Counter[Phase], budget: TimeBudget, *, has_models: bool, devices: int) -> None:
         """Begin to try candidates; the rest of the run is known from now on.
 
@@ -102,7 +107,9 @@ class RunProgress:
         """Take in the result of a test that comes after the search."""
         if result.final is not None:
             self._ended[Phase.FINAL] += 1
-            self._add(Stage.FINALS, self._ended[Phase.FINAL], self._tests[Phase.FINAL])
+            # Finals of dispatches are held together, and report their rounds. Those of kernels are held one by one.
+            count = (self._ended[Phase.FINAL], self._tests[Phase.FINAL]) if result.final.root is None else (0, 0)
+            self._add(Stage.FINALS, *count)
             self._detail = (
                 f"{result.final.dispatch}: {f'{result.final.winner} won' if result.final.winner else 'no winner'}"
             )
@@ -117,6 +124,7 @@ class RunProgress:
     def line(self) -> str:
         """Return the progress as one line, with the most important parts first."""
         done, of = self._remaining.steps
+        done += self.stage is Stage.EXTRACT  # A step of it is reported as it begins.
         count = f" {done} of {of}" if of and self.stage in (Stage.EXTRACT, Stage.SEARCH) else ""
         left_s = self.left_s()
         left = f", about {format_s(left_s)} left" if left_s is not None and left_s >= 1 else ""

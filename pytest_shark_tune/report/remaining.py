@@ -11,10 +11,10 @@ from pytest_shark_tune.system.steps import Stage
 
 __all__ = ["Event", "Remaining", "Workload", "replay"]
 
-_ROUND_S, _LOAD_S = 1.0, 0.5
+_ROUND_S, _LOAD_S = 1.6, 0.5
 """About the seconds that a round of a final measures a dispatch, and that its process takes beside that."""
 _FEWEST_ROUNDS, _ROUNDS = 2, 7
-_MODEL_S, _WRITE_S = 6.0, 0.5
+_MODEL_S, _WRITE_S = 11.0, 0.5
 """About the seconds that a test of a whole model takes, its compilation included, and those of the end of the run."""
 _USUAL_PACE_S = 1.0
 """About the seconds that a candidate takes on a machine where the others hold. Finals and models follow its root."""

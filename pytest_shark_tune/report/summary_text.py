@@ -10,6 +10,7 @@ from types import MappingProxyType
 from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.records.draft import is_of_starter
 from pytest_shark_tune.records.types import SourceCheck
+from pytest_shark_tune.records.winner import NONE_FASTER
 from pytest_shark_tune.report.answers import answers
 from pytest_shark_tune.report.config_text import config_lines
 from pytest_shark_tune.report.form_text import describe_form
@@ -96,11 +97,14 @@ def render(
 def _notes(summary: Summary) -> Iterator[str]:
     for record in summary.forms:
         yield f"{record.model}: {describe_form(record)}"
+    remarks: dict[str, list[str]] = defaultdict(list)
     for row in summary.dispatches:
         if row.is_custom and row.knobs:
             yield f"{row.name}: fastest with {', '.join(f'{name}={value}' for name, value in row.knobs.items())}"
         if row.reason and (reason := _remark(row)):
-            yield f"{row.name}: {'not in the spec: ' if row.name in summary.dropped else ''}{reason}"
+            remarks[f"{'not in the spec: ' if row.name in summary.dropped else ''}{reason}"].append(row.name)
+    for reason, remarked in remarks.items():
+        yield f"{_first_names(remarked)}: {reason}"
     yield from _cut_finals(summary)
     for row in summary.dispatches:
         for cause in common_run_failures(row.losses, row.tried):
@@ -133,7 +137,7 @@ def _notes(summary: Summary) -> Iterator[str]:
 def _remark(row: DispatchSummary) -> str:
     """The remark on a dispatch, without what its row in the table says."""
     remark = row.reason.removeprefix(_PROVISIONAL).partition("; ")[2] if _is_cut(row) else row.reason
-    return "" if row.best is not None else remark
+    return "" if row.best is not None or remark == NONE_FASTER else remark
 
 
 def _is_cut(row: DispatchSummary) -> bool:
@@ -176,7 +180,8 @@ def _profile_notes(summary: Summary) -> Iterator[str]:
         if filtered:
             names = _first_names([_costing(share.dispatch, share.share) for share in filtered])
             total = _in_all(share.share for share in filtered)
-            yield f"left out of {profile.source} ({len(filtered)}{total}): {names}; a larger --tune-share takes them in"
+            left_out = f"left out of {profile.source} ({len(filtered)}{total}): {names}"
+            yield f"{left_out}; a larger --tune-coverage takes them in"
     for source, reason in summary.unprofiled.items():
         yield f"{source}: all of it was tuned, since nobody can tell where its time goes: {reason}"
 

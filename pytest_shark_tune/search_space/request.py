@@ -1,4 +1,4 @@
-"""A user's requests to every space: options as knobs (``--tune-knob``) and conditions (``--tune-where``)."""
+"""A user's requests to every space: options as knobs (``--tune-knob``) and conditions (``--tune-restrict``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SpaceRequest", "narrowed", "opened"]
 
 
 class SpaceRequest(msgspec.Struct, frozen=True):
-    """The values of ``--tune-where`` and ``--tune-knob``."""
+    """The values of ``--tune-restrict`` and ``--tune-knob``."""
 
     where: tuple[str, ...] = ()
     """Conditions that every member must fulfil."""
@@ -54,10 +54,10 @@ def narrowed(spaces: Sequence[SearchSpace], request: SpaceRequest, known: Set[st
         names = variables(parse_condition(text))
         if unknown := sorted(names - known):
             have = ", ".join(sorted({name for space in spaces for name in space.names}))
-            raise AskedTooMuch(f"--tune-where: {unknown[0]} is a knob of no space; here there are {have}")
+            raise AskedTooMuch(f"--tune-restrict: {unknown[0]} is a knob of no space; here there are {have}")
         result = tuple(space.where(text) if names <= set(space.names) else space for space in result)
     left = tuple(space for space in result if space)
     if not left:
         pipelines = " and ".join(space.pipeline for space in spaces)
-        raise AskedTooMuch(f"--tune-where: {' and '.join(request.where)} leaves no config of {pipelines}")
+        raise AskedTooMuch(f"--tune-restrict: {' and '.join(request.where)} leaves no config of {pipelines}")
     return left

@@ -256,9 +256,7 @@ class TaskScheduler:
         if state is None or state.tried >= len(state.tests):
             return ""
         if state.tried >= state.most:
-            return (
-                "enough candidates were tried (--tune-candidates)" if state.most else "its default cannot be measured"
-            )
+            return "enough candidates were tried (--tune-trials)" if state.most else "its default cannot be measured"
         if state.is_behind:
             return "only forms of the model have it that cannot win any more"
         if state.is_near_limit:

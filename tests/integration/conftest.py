@@ -144,7 +144,7 @@ class Suite:
     def __init__(self, directory: Path, cache: Path, forks: Forks) -> None:
         self.directory = directory
         self._forks = forks
-        self.habits: tuple[str, ...] = ("--tune-fresh", "--tune-search=exhaustive", "--tune-share=1")
+        self.habits: tuple[str, ...] = ("--tune-fresh", "--tune-strategy=exhaustive", "--tune-coverage=1")
         self.plugins: tuple[str, ...] = ("-p", "quick_rounds")
         """Without any, runs are started from nothing and as they are, not by a fork."""
         self.cache = cache

@@ -13,5 +13,5 @@ from pytest_shark_tune import ops
     ops.batch_matmul(batch=12, m=128, n=128, k=64, lhs="f32"),
     "ppocr_rec_33.mlir",
 )
-def test_dispatch(candidate, artifact, measurement):
-    """One test per pair of a dispatch and a candidate; the fixtures are the stages."""
+def test_dispatch(tuned):
+    """One test per pair of a dispatch and a candidate config."""

@@ -23,7 +23,10 @@ _MOST_CONFIGS = 1_000_000_000
 
 @click.command(cls=Command)
 @click.argument("landscape", type=click.Path(path_type=Path))
-@click.option("--search", "strategy", type=click.Choice(STRATEGIES), default=STRATEGIES[0], show_default=True)
+@click.option("--strategy", type=click.Choice(STRATEGIES), default=STRATEGIES[0], show_default=True)
+@click.option(
+    "--search", "old_strategy", type=click.Choice(STRATEGIES), hidden=True, help="The old name of --strategy."
+)
 @click.option(
     "--seeds", type=click.IntRange(1, _MOST_SEEDS), default=50, show_default=True, help="Searches, seeded from 0 on."
 )
@@ -49,6 +52,7 @@ _MOST_CONFIGS = 1_000_000_000
 def replay(
     landscape: Path,
     strategy: str,
+    old_strategy: str | None,
     seeds: int,
     budget: int | None,
     batch: int,
@@ -63,6 +67,7 @@ def replay(
     evaluations that the search needs to come within 5% and 1% of the best recorded time, as the median and the 90th
     percentile over the seeds. It also gives the best recorded time divided by the best time so far, as the median.
     """
+    strategy = old_strategy or strategy
     recorded = read_any_landscape(landscape)
     prior = _fitting_prior(recorded, prior_name)
     results = replay_seeds(recorded, strategy, seeds, budget=budget, batch=batch, jobs=processors(), prior=prior)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
@@ -12,7 +11,7 @@ from pytest_shark_tune.commands.options import Command, json_option
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.device.architecture import GPU_DRIVERS, architecture_of
+from pytest_shark_tune.device.architecture import GPU_DRIVERS, architecture_of, describe_driver_error
 from pytest_shark_tune.device.identity import available_drivers, cpu_name, list_devices, runtime_version
 from pytest_shark_tune.errors import CommandFailed, DeviceChildDied, DeviceRequestFailed, InputError
 from pytest_shark_tune.system.machine import driver_version, processors
@@ -49,24 +48,17 @@ def _devices_of(driver: str) -> list[dict[str, Any]]:
         if not entries:
             return [_nothing(driver, "no device")]
     except (DeviceRequestFailed, DeviceChildDied) as error:
-        return [_nothing(driver, _first_line(error))]
+        return [_nothing(driver, describe_driver_error(error))]
     version = driver_version(driver)
     rows = []
     for entry in entries:
         try:
             target, note = f"{driver}:{architecture_of(driver, [entry])}", f"driver {version}" if version else ""
         except (CommandFailed, InputError) as error:
-            target, note = "", f"give the architecture: {_first_line(error)}"
+            target, note = "", f"give the architecture: {describe_driver_error(error)}"
         rows.append({"device": entry.name, "uri": entry.uri, "target": target, "note": note})
     return rows
 
 
 def _nothing(driver: str, why: str) -> dict[str, Any]:
     return {"device": "none", "uri": driver, "target": "", "note": why}
-
-
-def _first_line(error: Exception) -> str:
-    """The first sentence of an error, without the place in the runtime's sources that reports it."""
-    line = str(error).strip().partition("\n")[0]
-    status = re.search(r"\b[A-Z_]{6,}; ([^;]+)", line)
-    return (status[1] if status else line).strip(" :")

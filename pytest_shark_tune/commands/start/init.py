@@ -20,8 +20,8 @@ import pytest
 
 
 @pytest.mark.tune({model!r})
-def test_dispatch(candidate, artifact, measurement):
-    """One test per pair of a dispatch and a candidate; the fixtures are the stages."""
+def test_dispatch(tuned):
+    """One test per pair of a dispatch and a candidate config."""
 '''
 _INI = """[pytest]
 tune_target = {target}

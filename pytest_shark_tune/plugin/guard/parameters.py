@@ -14,6 +14,7 @@ import pytest
 
 from pytest_shark_tune.plugin.guard.reporter import SNAPSHOTS, UNGUARDED
 from pytest_shark_tune.plugin.guard.unguarded import missing_file, nothing_to_guard
+from pytest_shark_tune.plugin.marker import check_stages
 from pytest_shark_tune.plugin.options import guard_is_given
 from pytest_shark_tune.system.terminal import escaped_line
 
@@ -39,6 +40,8 @@ def guard_parameters(metafunc: pytest.Metafunc, sources: Sequence[object]) -> li
         from pytest_shark_tune.plugin.guard.plugin import guard_cases_of
 
         cases = guard_cases_of(metafunc, sources)
+    if cases:
+        check_stages(metafunc)
     if not cases and (problem := missing_file(sources, path.parent)):
         cases = [_failing(problem, config)]
     if not cases:

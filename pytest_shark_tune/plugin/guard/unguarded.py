@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.plugin.options import commands_file, given_options, target_name
+from pytest_shark_tune.plugin.options import commands_file, given_options, named_paths, target_name
 
 __all__ = ["missing_file", "nothing_to_guard", "unguarded_lines"]
 
@@ -63,7 +63,7 @@ def _names(paths: Sequence[Path], config: pytest.Config) -> str:
 
 
 def _tune_command(paths: Sequence[Path], config: pytest.Config) -> str:
-    named = [_relative(path, config) for path in paths] if len(paths) <= _LISTED else config.args
+    named = [_relative(path, config) for path in paths] if len(paths) <= _LISTED else named_paths(config)
     return shlex.join(["pytest", *named, "--tune", *given_options(config)])
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plugin.option_table import OPTIONS
-from pytest_shark_tune.plugin.options import TuneOptions
+from pytest_shark_tune.plugin.options import TuneOptions, named_paths
 from pytest_shark_tune.results.summary import Summary
 
 __all__ = ["next_steps"]
@@ -42,7 +42,7 @@ def next_steps(
     base = config.invocation_params.dir
     if not summary.improved:
         if more := _more(options, summary):
-            yield "to try more", shlex.join(["pytest", *config.args, "--tune", *_common(config), more])
+            yield "to try more", shlex.join(["pytest", *named_paths(config), "--tune", *_common(config), more])
         return
     model = next((source for source in sources if source.is_model and source.path), None)
     if model is not None and spec.exists():
@@ -50,7 +50,7 @@ def next_steps(
     if snapshots:
         added = sorted({os.path.relpath(path.parent, base) for path in snapshots})
         yield "to keep it", shlex.join(["git", "add", *added])
-        yield "to guard it", shlex.join(["pytest", *config.args, *_common(config)])
+        yield "to guard it", shlex.join(["pytest", *named_paths(config), *_common(config)])
 
 
 def _more(options: TuneOptions, summary: Summary) -> str:
@@ -59,7 +59,7 @@ def _more(options: TuneOptions, summary: Summary) -> str:
         return ""
     if options.time_s is not None:
         return f"--tune-time={options.time_s * _MORE:.0f}s"
-    return f"--tune-candidates={options.candidates * _MORE}"
+    return f"--tune-trials={options.candidates * _MORE}"
 
 
 def _compile(config: pytest.Config, model: Source, spec: str) -> list[str]:

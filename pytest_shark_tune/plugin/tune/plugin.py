@@ -13,7 +13,7 @@ from pytest_shark_tune.plugin.collection import CaseCollector
 from pytest_shark_tune.plugin.coverage import CollectionWatch
 from pytest_shark_tune.plugin.fixtures import SESSION_KEY
 from pytest_shark_tune.plugin.items import case_of, is_ours, manifest_of
-from pytest_shark_tune.plugin.marker import marks_of
+from pytest_shark_tune.plugin.marker import check_stages, marks_of
 from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.plugin.tune.controller import TuneController, store_of
 from pytest_shark_tune.plugin.tune.light_items import LightItems
@@ -69,10 +69,11 @@ class TuningPlugin:
             return
         if "candidate" not in metafunc.fixturenames:
             pytest.fail(
-                f"{test.name} is marked tune and takes none of the fixtures candidate, artifact and measurement, so "
-                "nothing would be tuned",
+                f"{test.name} is marked tune and takes none of the fixtures tuned, candidate, artifact and "
+                "measurement, so nothing would be tuned",
                 pytrace=False,
             )
+        check_stages(metafunc)
         cases = self._collector.cases(marks, test.path, test.nodeid)
         self._watch.add(test.path, cases)
         metafunc.parametrize("candidate", cases, ids=[escaped_line(case.id) for case in cases], indirect=True)

@@ -41,6 +41,7 @@ class TuningRun:
         self._setup = setup
         self._store = store
         self.progress = RunProgress()
+        self.progress.begin(setup.settings.budget)
         self.order: RunOrder | None = None
         self.scheduler: TaskScheduler | None = None
         self.compiled: set[tuple[str, str]] = set()

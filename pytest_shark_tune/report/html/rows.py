@@ -17,6 +17,8 @@ LEFT, RIGHT = 6.0, WIDTH - 6.0
 """The ends of the marks."""
 
 _BASE, _MARK = 13.0, 24.0
+_BOLD = 1.12
+"""The width of a bold letter by that of a plain one."""
 
 
 def height_of(count: int) -> float:
@@ -32,7 +34,8 @@ def mark_of(row: int) -> float:
 def add_heading(drawing: Drawing, row: int, name: str, value: str, kind: str = "") -> None:
     """Add the first line of a row: its name to the left, its value to the right."""
     base = row * ROW + _BASE
-    shown = fit(name, RIGHT - LEFT - len(value) * TEXT - 12)
+    letter = TEXT * _BOLD if kind else TEXT  # Values of a kind stand out.
+    shown = fit(name, RIGHT - LEFT - len(value) * letter - 14)
     drawing.text(LEFT, base, shown, "name", tip=name if shown != name else "")
     drawing.text(RIGHT, base, value, f"value {kind}".strip(), anchor="end")
 

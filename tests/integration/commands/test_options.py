@@ -62,7 +62,7 @@ def test_a_flag_reaches_the_compiler_as_it_was_given() -> None:
 def test_pytest_gives_a_flag_to_the_compiler_as_it_stands(pytester: pytest.Pytester) -> None:
     pytester.makefile(".mlir", conv=CONVOLUTION.read_text())
     pytester.makeini(f"[pytest]\niree_compile_flag =\n    {PIPELINE}\n")
-    arguments = ["conv.mlir", "--tune", "--collect-only", "-q", "--tune-candidates=2", "--tune-cache=cache"]
+    arguments = ["conv.mlir", "--tune", "--collect-only", "-q", "--tune-trials=2", "--tune-cache=cache"]
     result = pytester.runpytest_subprocess(*arguments, "--tune-target=llvm-cpu:x86-64-v3", "--tune-form=none")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*1x16x16x128*-default]"])

@@ -158,7 +158,7 @@ def test_what_is_lost_is_tuned_anew_and_nothing_else(
     directory = tmp_path / "elsewhere"
     directory.mkdir()
     monkeypatch.chdir(directory)
-    monkeypatch.setenv("PYTEST_ADDOPTS", "--tune-candidates=4")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--tune-trials=4")
     result = port(tmp_path, old, models["small"], prime, "--static", "--retune", f"--tune-target={target}")
     assert result.exit_code == 0, result.output
     assert f"tuning {dispatch.name} anew" in result.stderr

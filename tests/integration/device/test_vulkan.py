@@ -105,7 +105,7 @@ def test_a_small_op_is_tuned_and_verified(pytester: pytest.Pytester, compiler: C
         "--tune",
         f"--tune-target={TARGET}",
         "--tune-device=vulkan",
-        "--tune-candidates=2",
+        "--tune-trials=2",
         "--tune-cache=cache",
     )
     assert result.ret == 0

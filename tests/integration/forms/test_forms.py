@@ -30,7 +30,7 @@ def suite(make_suite: MakeSuite) -> Suite:
 def tuned(suite: Suite) -> Outcome:
     """A run with a known form, one that changes nothing, and one that the compiler refuses."""
     forms = ["im2col", "nothing=--iree-opt-const-eval=true", "unknown=--iree-no-such-flag"]
-    return suite.tune("model.mlir", "-v", "--tune-candidates=4", *(f"--tune-form={form}" for form in forms))
+    return suite.tune("model.mlir", "-v", "--tune-trials=4", *(f"--tune-form={form}" for form in forms))
 
 
 def test_each_form_is_a_test(tuned: Outcome) -> None:

@@ -32,7 +32,7 @@ Members = list[tuple[tarfile.TarInfo, bytes]]
 @pytest.fixture(scope="module")
 def suite(make_suite: MakeSuite) -> Suite:
     suite = make_suite({"test_suite.py": SUITE})
-    made = suite.tune("--tune-stop-after=compile", "--tune-candidates=1", out="compiled")
+    made = suite.tune("--tune-stop-after=compile", "--tune-trials=1", out="compiled")
     assert made.status == 0, made.text
     return suite
 
@@ -233,7 +233,7 @@ def test_nothing_of_a_bundle_is_kept_where_another_run_would_take_it(
         assert "results of earlier runs" not in honest.text
         assert files_in(cache) == []
         # Neither does this machine's compiler find anything under its keys.
-        own = suite.tune("--tune-candidates=1", *options, *again, "-k", "not final and not spec", out="own")
+        own = suite.tune("--tune-trials=1", *options, *again, "-k", "not final and not spec", out="own")
         assert own.status == 0, own.text
         assert "results of earlier runs" not in own.text
         assert "duplicate" not in {each["state"] for each in own.records}

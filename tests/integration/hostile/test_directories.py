@@ -30,7 +30,7 @@ RUN = "a-run-that-can-be-guessed"
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param(("--tune", "--tune-candidates=1", "-k", "default"), id="tune"),
+        pytest.param(("--tune", "--tune-trials=1", "-k", "default"), id="tune"),
         pytest.param((), id="guard"),
         pytest.param(("-n2", f"--testrunuid={RUN}"), id="guard with workers", marks=pytest.mark.slow),
     ],

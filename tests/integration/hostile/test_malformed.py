@@ -76,7 +76,7 @@ CASES: dict[str, tuple[str, str, int]] = {
     "tune model": ("model.mlir", "pytest --tune --collect-only -q model.mlir", _COSTLY),
     "tune commands": ("commands.txt", "pytest --tune --collect-only -q --tune-commands=commands.txt", _CHEAP),
     "tune bundle": ("bundle.tar", "pytest --tune --collect-only -q suite --tune-bundle=bundle.tar", _CHEAP),
-    "tune starter": ("spec.mlir", "pytest --tune --collect-only -q suite --tune-spec=spec.mlir", _COSTLY),
+    "tune starter": ("spec.mlir", "pytest --tune --collect-only -q suite --tune-starter-spec=spec.mlir", _COSTLY),
     "tune data": ("x.npy", "pytest --tune --collect-only -q model.mlir --tune-input=0=x.npy", _CHEAP),
     "guard spec": ("spec.mlir", "pytest -q model.mlir --tune-guard=spec.mlir -k parses", _COSTLY),
     "guard records": ("spec.jsonl", "pytest -q model.mlir --tune-guard=spec.mlir -k parses", _COSTLY),
@@ -121,9 +121,9 @@ def corpus(make_suite: MakeSuite) -> Path:
     files = {"suite/test_suite.py": _SUITE, "pytest.ini": "[pytest]\ntune_form = none\n", "model.mlir": hostile.MODEL}
     suite = make_suite({**files, "other.mlir": hostile.spec(), "commands.txt": _COMMANDS})
     directory = suite.directory
-    tuned = suite.tune("suite", "--tune-candidates=3", "--tune-record-landscape=landscape.json", out="out")
+    tuned = suite.tune("suite", "--tune-trials=3", "--tune-record-landscape=landscape.json", out="out")
     assert tuned.status == 0, tuned.text
-    packed = suite.tune("suite", "--tune-stop-after=compile", "--tune-candidates=1", out="packed")
+    packed = suite.tune("suite", "--tune-stop-after=compile", "--tune-trials=1", out="packed")
     assert packed.status == 0, packed.text
     shutil.move(directory / "packed" / "bundle.tar", directory / "bundle.tar")
     shutil.rmtree(directory / "suite" / "__specs__", ignore_errors=True)

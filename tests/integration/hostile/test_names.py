@@ -166,7 +166,7 @@ def test_replay_and_cache(tmp_path: Path, cache: str) -> None:
         dispatch=EVIL, device=EVIL, target=EVIL, iree=EVIL, baseline_samples_us=((2.0,),), candidates=candidates
     )
     path.write_bytes(msgspec.json.encode(landscape))
-    told = run("replay", path, "--seeds=1", "--search=random")
+    told = run("replay", path, "--seeds=1", "--strategy=random")
     assert (told.exit_code, SHOWN in told.stdout) == (0, True)
     assert run("replay", tmp_path / EVIL).exit_code == 2
     assert run("cache", cache).exit_code == 0
@@ -176,7 +176,7 @@ def test_replay_and_cache(tmp_path: Path, cache: str) -> None:
 def test_tune(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": STAGES})
     for verbosity in ("-v", "-rA"):
-        outcome = suite.tune("--tune-candidates=2", verbosity, "--benchmark-columns=median")
+        outcome = suite.tune("--tune-trials=2", verbosity, "--benchmark-columns=median")
         assert_harmless(outcome.text)
         assert SHOWN in outcome.text
     (suite.directory / "test_suite.py").write_text(
@@ -208,7 +208,7 @@ def test_a_model_whose_name_is_hidden_is_refused(make_suite: MakeSuite) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["--tune-spec", "--tune-bundle", "--tune-target", "--tune-device", "--tune-cache", "--tune-guard"]
+    "option", ["--tune-starter-spec", "--tune-bundle", "--tune-target", "--tune-device", "--tune-cache", "--tune-guard"]
 )
 def test_options_and_files_that_cannot_be_used(make_suite: MakeSuite, option: str) -> None:
     suite = make_suite({"test_suite.py": SUITE, "evil\x1b[1m": f"module {{ {EVIL}"})
@@ -223,7 +223,7 @@ def test_options_and_files_that_cannot_be_used(make_suite: MakeSuite, option: st
 def test_a_model_with_a_hostile_function_is_tuned(make_suite: MakeSuite) -> None:
     suite = make_suite()
     evil_model(suite.directory).rename(suite.directory / "model.mlir")
-    outcome = suite.tune("model.mlir", "--tune-candidates=1", "-v", "-k", "default or end-to-end")
+    outcome = suite.tune("model.mlir", "--tune-trials=1", "-v", "-k", "default or end-to-end")
     assert_harmless(outcome.text)
 
 
@@ -268,7 +268,7 @@ def test_the_note_of_who_holds_a_device(make_suite: MakeSuite, tmp_path: Path) -
 
 def test_merge_records_of_what_others_measured(make_suite: MakeSuite, tmp_path: Path) -> None:
     suite = make_suite({"test_suite.py": SUITE})
-    made = suite.tune("--tune-candidates=1", "-k", "not spec and not final")
+    made = suite.tune("--tune-trials=1", "-k", "not spec and not final")
     assert made.status == 0, made.text
     for name in ("summary.json", "records.jsonl"):
         text = (made.out / name).read_text(encoding="utf-8")

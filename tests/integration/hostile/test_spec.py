@@ -95,7 +95,7 @@ def test_a_snapshot_is_refused(suite: Suite, marker: Path) -> None:
     suite.write("test_suite.py", SUITE)
     path = snapshot_path(suite.directory, "llvm-cpu", device_slug("local-task"))
     suite.write(str(path.relative_to(suite.directory)), hostile_specs(marker)["action runs"][0])
-    guarded, tuned = suite.run("test_suite.py"), suite.tune("test_suite.py", "--tune-candidates=1")
+    guarded, tuned = suite.run("test_suite.py"), suite.tune("test_suite.py", "--tune-trials=1")
     for done in (guarded, tuned):
         assert done.status == 1, done.text
         for named in (path.name, OP, OPTION):
@@ -105,9 +105,9 @@ def test_a_snapshot_is_refused(suite: Suite, marker: Path) -> None:
 
 
 def test_a_starter_is_refused(suite: Suite, marker: Path) -> None:
-    done = suite.tune("model.mlir", "--tune-spec=hostile.mlir")
+    done = suite.tune("model.mlir", "--tune-starter-spec=hostile.mlir")
     assert done.status == pytest.ExitCode.USAGE_ERROR, done.text
-    for named in ("--tune-spec", "hostile.mlir", OP, OPTION):
+    for named in ("--tune-starter-spec", "hostile.mlir", OP, OPTION):
         assert named in done.text
     assert not marker.exists()
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite
 
 NAME = "matmul_8x16x8_f32"
-DEFAULTS = ("--tune-candidates=1", "-k", "default or input")
+DEFAULTS = ("--tune-trials=1", "-k", "default or input")
 COMMANDS = "# two\nmatmul -M 32 -N 32 -K 32\nconv -n 1 -c 8 -H 4 -W 4 -k 8 -y 1 -x 1 -F 1\n"
 DOUBLE = """
 func.func @"times $.two"(%a: tensor<2x3xi64>, %b: tensor<4xf32>) -> (tensor<2x3xi64>, tensor<4xf32>) {

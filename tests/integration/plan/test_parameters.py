@@ -77,7 +77,7 @@ def test_a_profile_runs_the_model_with_its_parameters(suite: Suite) -> None:
 
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
 def test_a_model_is_tuned_and_judged_whole_with_its_parameters(suite: Suite, workers: str) -> None:
-    chosen = ("--tune-candidates=1", "--tune-form=O3", "-v")
+    chosen = ("--tune-trials=1", "--tune-form=O3", "-v")
     outcome = suite.tune(workers, "net.mlir", GIVEN, *chosen, out=f"tuned{workers}")
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines_random(["*net-form-O3*", "*net-end-to-end*", f"*{PRODUCT}-default*"])
@@ -89,7 +89,7 @@ def test_a_model_is_tuned_and_judged_whole_with_its_parameters(suite: Suite, wor
 
 
 def test_without_its_parameters_the_option_is_named(suite: Suite) -> None:
-    outcome = suite.tune("net.mlir", "--tune-candidates=1", "-k", "default or end-to-end", "-v", out="without")
+    outcome = suite.tune("net.mlir", "--tune-trials=1", "-k", "default or end-to-end", "-v", out="without")
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines(
         ["*net: its parameters are in other files: give --tune-parameters model=FILE with 'w0', 'w1', so that it is*"]
@@ -125,7 +125,7 @@ def test_a_form_is_guarded_with_the_parameters_of_the_ini_file(make_suite: MakeS
         {"test_it.py": marked, "net.mlir": parameter_model(256, 256, 192, 128), "pytest.ini": ini + flags}
     )
     write_parameters(suite.directory / "w.irpa", random_parameters(256, 192, 128))
-    tuned = suite.tune("--tune-candidates=1")
+    tuned = suite.tune("--tune-trials=1")
     assert tuned.status == 0, tuned.text
     snapshots = suite.directory / "__specs__"
     assert list(snapshots.glob("*.form.json")), tuned.text

@@ -35,7 +35,8 @@ def test_a_condition_holds_for_every_candidate_and_what_has_none_is_left_alone()
     (left_alone,) = made.untunable
     assert left_alone.source == SOURCES[0].name
     assert (
-        "--tune-where: dist_0 >= 64 and vec_2 in (1, 2, 4) leaves no config of DoubleTilingExpert" in left_alone.reason
+        "--tune-restrict: dist_0 >= 64 and vec_2 in (1, 2, 4) leaves no config of DoubleTilingExpert"
+        in left_alone.reason
     )
 
 
@@ -44,7 +45,7 @@ def test_a_knob_that_is_nowhere_leaves_every_dispatch_alone_with_the_knobs_that_
     assert made.everything == ()
     assert len(made.untunable) == 2
     for each in made.untunable:
-        assert "--tune-where: wg_0 is a knob of no space; here there are dist_0, " in each.reason
+        assert "--tune-restrict: wg_0 is a knob of no space; here there are dist_0, " in each.reason
 
 
 def test_a_plans_key_tells_what_was_asked() -> None:

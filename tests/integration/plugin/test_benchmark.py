@@ -214,7 +214,7 @@ def test_results_are_written_whatever_becomes_of_pytest_benchmark(suite: Suite) 
 @pytest.mark.slow
 def test_dispatches_with_and_without_workers_and_the_compare_command(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_matmul.py": MATMUL})
-    options = ("--tune-candidates=2", "-k", "not final and not spec", "--benchmark-autosave", "--benchmark-save-data")
+    options = ("--tune-trials=2", "-k", "not final and not spec", "--benchmark-autosave", "--benchmark-save-data")
     outcomes = [
         suite.tune("-n0", *options, "--benchmark-storage=saved"),
         suite.tune("-n2", *options, *COMPARE),

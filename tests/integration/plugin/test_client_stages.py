@@ -49,7 +49,7 @@ def finals(outcome: Outcome) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
 def test_a_profiler_times_candidates_and_finalists(make_suite: MakeSuite, workers: str) -> None:
     suite = suite_of(make_suite, "rocprof_timer")
-    outcome = suite.tune("--tune-candidates=1", "-k", "not spec", workers)
+    outcome = suite.tune("--tune-trials=1", "-k", "not spec", workers)
     assert outcome.status == 0, outcome.text
     assert states(outcome) == ["measured"] * 2
     default, candidate = sorted(outcome.records, key=lambda each: each["id"] != "default")
@@ -64,7 +64,7 @@ def test_a_profiler_times_candidates_and_finalists(make_suite: MakeSuite, worker
 @pytest.mark.slow
 def test_what_is_guarded_takes_the_suites_stages(make_suite: MakeSuite, tmp_path: Path) -> None:
     suite = suite_of(make_suite, "rocprof_timer")
-    outcome = suite.tune("--tune-candidates=1", "-k", "not spec")
+    outcome = suite.tune("--tune-trials=1", "-k", "not spec")
     assert outcome.status == 0, outcome.text
     guarded = suite.run("--tune-guard=.tune/spec.mlir", "-k", "fast")
     assert guarded.status == 0, guarded.text
@@ -89,7 +89,7 @@ def test_what_is_guarded_takes_the_suites_stages(make_suite: MakeSuite, tmp_path
 def test_what_a_profiler_says_of_its_failure_is_the_candidates_reason(make_suite: MakeSuite) -> None:
     suite = suite_of(make_suite, "rocprof_timer")
     changed(suite, "recorded_rocprofv3.py", 'given.o == "default" else "candidate"', "given.o == 'default' else 'lost'")
-    outcome = suite.tune("--tune-candidates=1", "-k", "not spec and not final")
+    outcome = suite.tune("--tune-trials=1", "-k", "not spec and not final")
     assert outcome.status == 0, outcome.text
     assert states(outcome) == ["measured", "run_failed"]
     assert "lost_kernel_trace.csv" in outcome.records[1]["reason"]
@@ -99,7 +99,7 @@ def test_what_a_profiler_says_of_its_failure_is_the_candidates_reason(make_suite
 def test_all_that_a_test_compiles_goes_through_the_step(make_suite: MakeSuite, tmp_path: Path) -> None:
     suite = suite_of(make_suite, "compile_step")
     suite.cache = tmp_path / "cache"
-    outcome = suite.tune("--tune-candidates=2", "-k", "not spec", "-n2")
+    outcome = suite.tune("--tune-trials=2", "-k", "not spec", "-n2")
     assert outcome.status == 0, outcome.text
     assert states(outcome) == ["measured"] * 3
     assert all(each["compile_s"] > 0 for each in outcome.records)
@@ -118,7 +118,7 @@ def test_a_step_that_loses_the_config_costs_the_candidate(make_suite: MakeSuite)
     passes = "builtin.module(hal.executable(hal.executable.variant(builtin.module(func.func(canonicalize,cse)))))"
     changed(suite, "conftest.py", passes, "builtin.module(iree-codegen-strip-compilation-info)")
     changed(suite, "conftest.py", "--pass-pipeline={PASSES}", "--iree-codegen-strip-compilation-info")
-    outcome = suite.tune("--tune-candidates=1", "-k", "not spec and not final")
+    outcome = suite.tune("--tune-trials=1", "-k", "not spec and not final")
     assert outcome.status == 0, outcome.text
     assert states(outcome) == ["measured", "not_applied"]
     assert "after the compile step" in outcome.records[1]["reason"]
@@ -131,7 +131,7 @@ def test_finalists_compete_in_the_model(make_suite: MakeSuite) -> None:
     changed(suite, "conftest.py", "return tune_dispatch.measure(artifact)", "return twice_as_fast(artifact)")
     conftest = (suite.directory / "conftest.py").read_text(encoding="utf-8")
     suite.write("conftest.py", conftest + TWICE_AS_FAST)
-    outcome = suite.tune("--tune-candidates=2", "-k", "64x48x128 and not spec")
+    outcome = suite.tune("--tune-trials=2", "-k", "64x48x128 and not spec")
     assert outcome.status == 0, outcome.text
     (final,) = finals(outcome)
     assert final["note"].startswith("compared in the whole of two_layers")

@@ -96,21 +96,21 @@ def test_a_kernel_is_tuned_by_its_suites_own_stages(pytester: pytest.Pytester, w
 def test_conditions_narrow_a_kernels_space_too(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_suite=TEST)
-    result = pytester.runpytest_subprocess(*OPTIONS, "--tune-where", "tile in (2, 8)", "-q")
+    result = pytester.runpytest_subprocess(*OPTIONS, "--tune-restrict", "tile in (2, 8)", "-q")
     assert result.ret == 0
     result.assert_outcomes(passed=4)
     assert set(records(pytester)) == {1, 2, 8}
-    result = pytester.runpytest_subprocess(*OPTIONS, "--tune-where", "tile > 128")
+    result = pytester.runpytest_subprocess(*OPTIONS, "--tune-restrict", "tile > 128")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
-        ["*nothing to tune in kernel: kernel: --tune-where: tile > 128 leaves no config of Fake*"]
+        ["*nothing to tune in kernel: kernel: --tune-restrict: tile > 128 leaves no config of Fake*"]
     )
 
 
 def test_a_default_that_fails_fails_the_run(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_suite=TEST.replace('default={"tile": 1}', 'default={"tile": 16}'))
-    result = pytester.runpytest_subprocess(*OPTIONS, "--tune-where", "tile < 4")
+    result = pytester.runpytest_subprocess(*OPTIONS, "--tune-restrict", "tile < 4")
     assert result.ret == 1
     # The first candidate is chosen before the default has ended.
     result.assert_outcomes(errors=1, skipped=1, passed=1)
@@ -120,7 +120,7 @@ def test_a_default_that_fails_fails_the_run(pytester: pytest.Pytester) -> None:
 
 def test_a_suite_without_stages_is_told_what_to_override(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_suite=TEST)
-    result = pytester.runpytest_subprocess(*OPTIONS, "--tune-candidates=1")
+    result = pytester.runpytest_subprocess(*OPTIONS, "--tune-trials=1")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*kernel is a custom task*override the fixtures artifact and measurement*"])
 
@@ -148,7 +148,7 @@ def test_the_suite_of_this_checkout_runs(pytester: pytest.Pytester, part: str) -
     for path in SUITE.iterdir():
         if path.suffix in (".py", ".c"):
             shutil.copy(path, pytester.path / path.name)
-    result = pytester.runpytest_subprocess(*OPTIONS, "--tune-candidates=2", "-k", part)
+    result = pytester.runpytest_subprocess(*OPTIONS, "--tune-trials=2", "-k", part)
     assert result.ret == 0
     result.assert_outcomes(passed=3 if part == "not final" else 4)
     result.stdout.fnmatch_lines(["*matmul_256-default*", "*matmul_256-Blocked-*"])

@@ -72,7 +72,7 @@ def artifact(candidate, artifact):
 
 def tuned(make_suite: MakeSuite, conftest: str, *arguments: str) -> Outcome:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": conftest})
-    return suite.tune("-v", "-ra", "--tune-candidates=3", *arguments)
+    return suite.tune("-v", "-ra", "--tune-trials=3", *arguments)
 
 
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])

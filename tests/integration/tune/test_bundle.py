@@ -66,7 +66,7 @@ def suite(make_suite: MakeSuite) -> Suite:
 @pytest.fixture(scope="module")
 def compiled(suite: Suite) -> Outcome:
     """A run that left a bundle with two candidates and the default; to ask for its device would be an error."""
-    options = ("--tune-stop-after=compile", "--tune-candidates=2", "--tune-device=local-task://nowhere")
+    options = ("--tune-stop-after=compile", "--tune-trials=2", "--tune-device=local-task://nowhere")
     return suite.tune(*options, "-k", "dispatch", out="compiled")
 
 
@@ -228,7 +228,7 @@ def test_what_a_run_dropped_is_left_out(compiled: Outcome, measured: Outcome, tm
 
 @pytest.mark.slow
 def test_a_whole_job_on_two_machines_with_workers(suite: Suite, tmp_path: Path) -> None:
-    made = suite.tune("--tune-stop-after=compile", "--tune-candidates=3", "-n2", "-k", "dispatch", out="whole")
+    made = suite.tune("--tune-stop-after=compile", "--tune-trials=3", "-n2", "-k", "dispatch", out="whole")
     assert made.status == 0, made.text
     bundle = made.out / BUNDLE
     options = (*WITHOUT_COMPILER, f"--tune-bundle={bundle}", f"--tune-cache={tmp_path / 'cache'}", "-n2")
@@ -258,7 +258,7 @@ def test_another_suite_than_the_bundle_was_made_of_is_told(make_suite: MakeSuite
         (["--tune-stop-after=run"], "--tune-stop-after: unknown stage 'run'; there is compile"),
         (["--tune-bundle=pytest.ini"], "--tune-bundle: *pytest.ini cannot be read as a bundle*"),
         (["--tune-bundle=absent"], "--tune-bundle: *absent cannot be read as a bundle*"),
-        (["--tune-bundle=compiled/bundle.tar", "--tune-where=a > 1"], "--tune-bundle measures *so --tune-where*"),
+        (["--tune-bundle=compiled/bundle.tar", "--tune-restrict=a > 1"], "--tune-bundle measures *so --tune-restrict*"),
         (["--tune-bundle=compiled/bundle.tar", "--tune-stop-after=compile"], "--tune-bundle *--tune-stop-after would*"),
         (
             ["--tune-bundle=compiled/bundle.tar", "--tune-target=vulkan:rdna3"],

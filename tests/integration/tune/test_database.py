@@ -33,7 +33,7 @@ NO_FINALS = ("-k", "not final and not spec")
 def fresh_suite(make_suite: MakeSuite, cache: Path) -> Suite:
     """A suite with a cache of its own, so that nothing is known yet."""
     suite = make_suite({"test_suite.py": SUITE})
-    suite.cache, suite.habits = cache, ("--tune-search=exhaustive", "-v")
+    suite.cache, suite.habits = cache, ("--tune-strategy=exhaustive", "-v")
     return suite
 
 
@@ -51,10 +51,10 @@ def known(make_suite: MakeSuite, tmp_path_factory: pytest.TempPathFactory) -> Su
 @pytest.fixture(scope="module")
 def twice(known: Suite) -> tuple[Outcome, Outcome]:
     """The run that made it known, and the same command again, before any other run adds to what is known."""
-    first = known.tune("--tune-candidates=1", out="first")
+    first = known.tune("--tune-trials=1", out="first")
     # What a snapshot holds would not be looked up at all.
     shutil.rmtree(known.directory / "__specs__", ignore_errors=True)
-    return first, known.tune("--tune-candidates=1", out="again")
+    return first, known.tune("--tune-trials=1", out="again")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_the_same_command_again_measures_nothing(twice: tuple[Outcome, Outcome])
 
 
 def test_of_more_candidates_only_those_are_measured(known: Suite, first: Outcome) -> None:
-    more = known.tune("--tune-candidates=3", *NO_FINALS, out="more")
+    more = known.tune("--tune-trials=3", *NO_FINALS, out="more")
     assert len(tried(more.verdicts)) == 2
     assert not tried(more.verdicts) & tried(first.verdicts)
     assert more.dispatch(NAME)["tried"] == 3
@@ -94,7 +94,7 @@ def test_of_more_candidates_only_those_are_measured(known: Suite, first: Outcome
 
 def test_what_another_compiler_made_is_not_taken_for_this_ones(known: Suite, first: Outcome) -> None:
     flag = "--iree-compile-flag=--iree-opt-level=O1"
-    other = known.tune("--tune-candidates=1", *NO_FINALS, flag, out="other")
+    other = known.tune("--tune-trials=1", *NO_FINALS, flag, out="other")
     assert tried(other.verdicts) == tried(first.verdicts)
     assert len(journals(known)) == 2
 
@@ -104,7 +104,7 @@ def test_an_edited_file_of_flags_is_another_compiler_and_a_damaged_binary_is_mad
     make_suite: MakeSuite, tmp_path: Path
 ) -> None:
     suite = fresh_suite(make_suite, tmp_path / "cache")
-    command = ("--tune-candidates=1", *NO_FINALS, "--iree-compile-flag=@flags.txt")
+    command = ("--tune-trials=1", *NO_FINALS, "--iree-compile-flag=@flags.txt")
     suite.write("flags.txt", "--iree-llvmcpu-debug-symbols=true")
     first = suite.tune(*command)
     assert first.status == 0, first.text
@@ -125,14 +125,14 @@ def test_an_edited_file_of_flags_is_another_compiler_and_a_damaged_binary_is_mad
 
 
 def test_what_pytest_benchmark_is_to_save_is_measured_anew(known: Suite, first: Outcome) -> None:
-    saving = known.tune("--tune-candidates=1", *NO_FINALS, "--benchmark-json=bench.json", out="saving")
+    saving = known.tune("--tune-trials=1", *NO_FINALS, "--benchmark-json=bench.json", out="saving")
     assert tried(saving.verdicts) == tried(first.verdicts)
     saved = json.loads((known.directory / "bench.json").read_text(encoding="utf-8"))
     assert len(saved["benchmarks"]) == 2
 
 
 def test_a_fresh_run_measures_anew(known: Suite, first: Outcome) -> None:
-    fresh = known.tune("--tune-candidates=1", "--tune-fresh", *NO_FINALS, out="fresh")
+    fresh = known.tune("--tune-trials=1", "--tune-fresh", *NO_FINALS, out="fresh")
     assert tried(fresh.verdicts) == tried(first.verdicts)
 
 
@@ -160,13 +160,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_where_it_was(suite: Suite, workers: str) -> None:
     suite.write("conftest.py", KILLED)
-    running = suite.start("--tune", workers, "--tune-candidates=60", *NO_FINALS, "--tune-jobs=1")
+    running = suite.start("--tune", workers, "--tune-trials=60", *NO_FINALS, "--tune-jobs=1")
     known = {str(record["id"]) for record in running.finish().records}
     (suite.directory / "conftest.py").unlink()
     (kept,) = journals(suite)
     whole = kept.read_bytes()
     kept.write_bytes(whole + b'{"config":"torn')
-    outcome = suite.tune(workers, f"--tune-candidates={len(known) + 2}", *NO_FINALS, out="on")
+    outcome = suite.tune(workers, f"--tune-trials={len(known) + 2}", *NO_FINALS, out="on")
     assert outcome.status == 0, outcome.text
     assert not tried(outcome.verdicts) & known
     torn = f"1 line is damaged, as where a run was killed, and left out: {kept}:{len(whole.splitlines()) + 1}"
@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_where_it_was(suite: Suite, workers: str) -> None:
 
 @pytest.mark.slow
 def test_a_binary_that_an_earlier_run_measured_is_measured_for_no_other(suite: Suite) -> None:
-    first = suite.tune("--tune-candidates=4", *NO_FINALS, out="first")
+    first = suite.tune("--tune-trials=4", *NO_FINALS, out="first")
     one, other, *_ = [each["id"] for each in first.records if each["state"] == "measured" and each["id"] != "default"]
     # As if both had the same binary, and the run had been killed before the other one's turn came.
     cache = Cache(suite.cache)
@@ -190,7 +190,7 @@ def test_a_binary_that_an_earlier_run_measured_is_measured_for_no_other(suite: S
     (kept,) = journals(suite)
     lines = kept.read_bytes().splitlines(keepends=True)
     kept.write_bytes(b"".join(line for line in lines if json.loads(line)["record"]["id"] != other))
-    again = suite.tune("--tune-candidates=4", *NO_FINALS, out="again")
+    again = suite.tune("--tune-trials=4", *NO_FINALS, out="again")
     assert tried(again.verdicts) == {other}
     (record,) = [each for each in again.records if each["id"] == other]
     assert (record["state"], record["duplicate_of"]) == ("duplicate", one)
@@ -201,7 +201,7 @@ def test_what_a_suites_own_stages_found_is_not_kept(suite: Suite) -> None:
         "conftest.py",
         "import pytest\n\n@pytest.fixture\ndef artifact(artifact):\n    return artifact\n",
     )
-    assert len(tried(suite.tune("--tune-candidates=1", *NO_FINALS).verdicts)) == 2
+    assert len(tried(suite.tune("--tune-trials=1", *NO_FINALS).verdicts)) == 2
     assert journals(suite) == []
 
 
@@ -214,7 +214,7 @@ def test_killed_at_ten_random_moments_nothing_is_measured_twice(suite: Suite) ->
     choose = random.Random(0)
     lines: set[bytes] = set()
     for _ in range(10):
-        running = suite.start("--tune", "--tune-candidates=40", "--tune-jobs=1")
+        running = suite.start("--tune", "--tune-trials=40", "--tune-jobs=1")
         time.sleep(choose.uniform(1.0, 6.0))
         with suppress(ProcessLookupError):
             os.killpg(running.process.pid, signal.SIGKILL)
@@ -223,7 +223,7 @@ def test_killed_at_ten_random_moments_nothing_is_measured_twice(suite: Suite) ->
         spec = out / "spec.mlir"
         if spec.exists():
             assert read_spec(spec.read_text(encoding="utf-8"))
-    outcome = suite.tune("--tune-candidates=40")
+    outcome = suite.tune("--tune-trials=40")
     assert outcome.status == 0, outcome.text
     (kept,) = journals(suite)
     measured = [json.loads(line)["config"] for line in whole_lines(kept)]

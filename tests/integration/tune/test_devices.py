@@ -57,7 +57,7 @@ def test_a_wait_for_another_process_is_told_and_ends_when_it_is_killed(
 ) -> None:
     suite = make_suite({"test_suite.py": SUITE})
     suite.plugins = ()
-    running = suite.start("--tune", workers, "--tune-candidates=1", "-k", "default")
+    running = suite.start("--tune", workers, "--tune-trials=1", "-k", "default")
     assert running.process.stdout is not None
     said = ""
     # Should it never tell, it would wait for ever.
@@ -86,7 +86,7 @@ def test_two_runs_at_once_never_hold_the_device_together_and_both_are_right(make
     logs = [suite.directory / "first.log", suite.directory / "second.log"]
     runs = [
         suite.start(
-            *("--tune", "-n0", "--tune-candidates=6", f"--tune-seed={seed}"),
+            *("--tune", "-n0", "--tune-trials=6", f"--tune-seed={seed}"),
             *(f"--log-file={log}", "--log-file-level=DEBUG", "--log-file-format=%(created)f %(name)s %(message)s"),
             out=log.stem,
         )

@@ -142,10 +142,10 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_each_fault_costs_its_candidate_and_no_other(make_suite: MakeSuite, faults: Path, workers: str) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": FAULTY.format(directory=str(faults))})
-    running = suite.start("--tune", "-v", "-rs", workers, "--tune-candidates=8", "-k", "not final and not spec")
+    running = suite.start("--tune", "-v", "-rs", workers, "--tune-trials=8", "-k", "not final and not spec")
     outcome = running.finish()
     assert outcome.status == 0, outcome.text
-    tested = [line.rpartition("-")[2].rstrip("]") for line in suite.collect("--tune-candidates=8")][1:7]
+    tested = [line.rpartition("-")[2].rstrip("]") for line in suite.collect("--tune-trials=8")][1:7]
     by_id = {each["id"]: each for each in outcome.records}
     assert len(by_id) == 9
     found = [(by_id[name]["state"], by_id[name]["reason"]) for name in tested]
@@ -185,7 +185,7 @@ def artifact(candidate, artifact):
 @pytest.mark.slow
 def test_a_worker_that_crashes_costs_a_candidate_and_fails_a_default(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": TWO, "conftest.py": CRASHES})
-    outcome = suite.tune("-n2", "-rfs", "--tune-candidates=2", "-k", "not final and not spec")
+    outcome = suite.tune("-n2", "-rfs", "--tune-trials=2", "-k", "not final and not spec")
     assert outcome.status == 1
     states = {(each["dispatch"], each["id"]): each["state"] for each in outcome.records}
     # Of the dispatch whose default is lost, those are tried that were handed out before.
@@ -217,7 +217,7 @@ def test_a_worker_that_crashes_costs_a_candidate_and_fails_a_default(make_suite:
 def test_a_run_that_crashes_cut_short_says_why(make_suite: MakeSuite, arguments: list[str], why: str) -> None:
     conftest = CRASHES.replace('== (candidate.role == "default")', "!= None")
     suite = make_suite({"test_suite.py": TWO, "conftest.py": conftest})
-    outcome = suite.tune("-n2", "--tune-candidates=6", *arguments)
+    outcome = suite.tune("-n2", "--tune-trials=6", *arguments)
     assert outcome.status != 0
     outcome.lines.fnmatch_lines([f"the run ended early: {why}; * of its tests were not run to their end"])
     assert 0 < outcome.unfinished <= 2 * (6 + 2) + 1, (
@@ -230,7 +230,7 @@ def test_a_run_that_crashes_cut_short_says_why(make_suite: MakeSuite, arguments:
 def test_workers_that_crash_before_any_test_are_not_replaced_for_ever(make_suite: MakeSuite) -> None:
     conftest = "import os\ndef pytest_collection_modifyitems(items):\n    os.abort()\n"
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": conftest})
-    outcome = suite.tune("-n1", "--tune-candidates=1")
+    outcome = suite.tune("-n1", "--tune-trials=1")
     assert outcome.status == 1
     outcome.lines.fnmatch_lines(
         ["the run ended early: 5 workers in a row were lost before they had run a test*SIGABRT*"]
@@ -240,9 +240,9 @@ def test_workers_that_crash_before_any_test_are_not_replaced_for_ever(make_suite
 @pytest.mark.slow
 def test_a_second_run_in_one_directory_is_refused_until_the_first_is_gone(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE})
-    running = suite.start("--tune", "--tune-candidates=60")
+    running = suite.start("--tune", "--tune-trials=60")
     running.wait_for_records(2)
-    refused = suite.tune("--tune-candidates=1")
+    refused = suite.tune("--tune-trials=1")
     assert refused.status == 4, refused.text
     who = f"held by process {running.process.pid} (*pytest*) for * s"
     refused.lines.fnmatch_lines([f"ERROR: --tune-out: another run writes to {refused.out}, {who}, *"])
@@ -251,7 +251,7 @@ def test_a_second_run_in_one_directory_is_refused_until_the_first_is_gone(make_s
     assert len(refused.records) >= 2, "they are as the first one left them"
     os.killpg(running.process.pid, signal.SIGKILL)
     running.finish()
-    outcome = suite.tune("--tune-candidates=1", "-k", "default")
+    outcome = suite.tune("--tune-trials=1", "-k", "default")
     assert outcome.status == 0, outcome.text
     assert [record["id"] for record in outcome.records] == ["default"]
     assert not (outcome.out / ".shark-tune.lock").exists()
@@ -278,7 +278,7 @@ def test_records_that_cannot_be_kept_end_the_run_in_words(make_suite: MakeSuite,
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": FULL})
     suite.write(".tune/spec.mlir", "// of a run long ago, which is longer than what may be written\n" * 500)
     spec = (suite.directory / ".tune" / "spec.mlir").read_bytes()
-    outcome = suite.tune(workers, "--tune-candidates=4", "-k", "not final and not spec")
+    outcome = suite.tune(workers, "--tune-trials=4", "-k", "not final and not spec")
     assert outcome.status == 1, outcome.text
     assert "Traceback" not in outcome.text
     outcome.lines.fnmatch_lines(
@@ -319,7 +319,7 @@ sys.addaudithook(hear)
 @pytest.mark.slow
 def test_what_comes_next_need_not_be_told(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": FULL_TMPDIR})
-    outcome = suite.tune("--tune-candidates=2", "-k", "not final and not spec")
+    outcome = suite.tune("--tune-trials=2", "-k", "not final and not spec")
     assert outcome.status == 0, outcome.text
     assert len(outcome.records) == 3
 
@@ -341,7 +341,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_cache_ends_the_run_in_words(make_suite: MakeSuite, small_disk: Path, workers: str) -> None:
     suite = make_suite({"test_suite.py": SUITE})
     suite.cache = small_disk
-    outcome = suite.tune(workers, "--tune-candidates=30")
+    outcome = suite.tune(workers, "--tune-trials=30")
     assert outcome.status != 0
     assert "Traceback" not in outcome.text
     assert "INTERNALERROR" not in outcome.text

@@ -16,8 +16,8 @@ from tests.models import matmuls
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
 
-DEFAULTS = ("--tune-candidates=1", "-k", "default")
-NO_FINALS = ("--tune-candidates=1", "-k", "not final and not spec and not end-to-end")
+DEFAULTS = ("--tune-trials=1", "-k", "default")
+NO_FINALS = ("--tune-trials=1", "-k", "not final and not spec and not end-to-end")
 
 MATMUL = matmuls('"name with $"', 32, 32, 32)
 
@@ -124,7 +124,7 @@ def test_a_model_found_on_the_way_is_left_alone(suite: Suite) -> None:
 def test_bytecode(suite: Suite) -> None:
     opt: list[str | Path] = [Path(sys.prefix, "bin", "iree-opt"), "model.mlir", "--emit-bytecode", "-o", "model.mlirbc"]
     subprocess.run(opt, cwd=suite.directory, check=True)
-    text, bytecode = (suite.collect(name, "--tune-candidates=1") for name in ("model.mlir", "model.mlirbc"))
+    text, bytecode = (suite.collect(name, "--tune-trials=1") for name in ("model.mlir", "model.mlirbc"))
     assert [each.partition("::")[2] for each in bytecode] == [each.partition("::")[2] for each in text]
 
 
@@ -198,7 +198,7 @@ def test_two_tests_with_different_dispatches_of_one_name_are_told_apart(make_sui
     for layout in ("transpose_a", "transpose_b"):
         code += f"\n@pytest.mark.tune(ops.matmul(m=16, n=16, k=16, {layout}=True))\ndef test_{layout}(measurement):\n"
         code += "    pass\n"
-    outcome = make_suite({"test_it.py": code}).tune(workers, "-k", "default or input", "--tune-candidates=1")
+    outcome = make_suite({"test_it.py": code}).tune(workers, "-k", "default or input", "--tune-trials=1")
     assert outcome.status == 0, outcome.text
     plain, other = sorted(row["name"] for row in outcome.summary["dispatches"])
     assert plain == "matmul_16x16x16_f32"

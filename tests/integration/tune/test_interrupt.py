@@ -44,7 +44,7 @@ def artifact(candidate, artifact):
 def test_what_was_measured_is_kept(make_suite: MakeSuite, workers: str, everyone: bool) -> None:
     suite = make_suite({"test_suite.py": SUITE})
     suite.write(".tune/spec.mlir", "// of a run long ago\n")
-    running = suite.start("--tune", workers, "--tune-candidates=40", "--tune-jobs=1")
+    running = suite.start("--tune", workers, "--tune-trials=40", "--tune-jobs=1")
     running.wait_for_records(3)
     outcome = running.interrupt(everyone=everyone)
     assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.text
@@ -105,7 +105,7 @@ if "derived" in {moments} and "PYTEST_XDIST_WORKER" not in os.environ:
 )
 def test_a_second_interrupt_breaks_nothing_off(make_suite: MakeSuite, workers: str, moment: str) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": AGAIN.format(moments=[moment])})
-    running = suite.start("--tune", workers, "--tune-candidates=40", "--tune-jobs=1")
+    running = suite.start("--tune", workers, "--tune-trials=40", "--tune-jobs=1")
     running.wait_for_records(3)
     outcome = running.interrupt(everyone=False)
     assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.text
@@ -118,7 +118,7 @@ def test_a_third_interrupt_ends_the_run_at_once(make_suite: MakeSuite) -> None:
     conftest = AGAIN.format(moments=["handled", "derived"])
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": conftest})
     suite.write(".tune/spec.mlir", "// of a run long ago\n")
-    running = suite.start("--tune", "--tune-candidates=40", "--tune-jobs=1")
+    running = suite.start("--tune", "--tune-trials=40", "--tune-jobs=1")
     running.wait_for_records(2)
     outcome = running.interrupt(everyone=False)
     assert outcome.status == -signal.SIGINT
@@ -130,7 +130,7 @@ def test_a_third_interrupt_ends_the_run_at_once(make_suite: MakeSuite) -> None:
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
 def test_termination_ends_a_run_as_an_interrupt_does(make_suite: MakeSuite, workers: str) -> None:
     suite = make_suite({"test_suite.py": SUITE})
-    running = suite.start("--tune", workers, "--tune-candidates=40", "--tune-jobs=1")
+    running = suite.start("--tune", workers, "--tune-trials=40", "--tune-jobs=1")
     running.wait_for_records(3)
     running.process.terminate()
     outcome = running.finish()
@@ -155,7 +155,7 @@ def artifact(candidate, artifact):
 @pytest.mark.slow
 def test_a_worker_that_is_terminated_is_replaced(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": ENDED})
-    running = suite.start("--tune", "-n2", "--tune-candidates=4", "-k", "not final and not spec")
+    running = suite.start("--tune", "-n2", "--tune-trials=4", "-k", "not final and not spec")
     outcome = running.finish()
     assert outcome.status == 0, outcome.text
     assert len({each["id"] for each in outcome.records}) == 5
@@ -181,7 +181,7 @@ def artifact(candidate, artifact):
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_a_run_that_is_killed_leaves_nothing_running(make_suite: MakeSuite, workers: str) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": STUCK})
-    running = suite.start("--tune", workers, "--tune-candidates=40", "--tune-jobs=1")
+    running = suite.start("--tune", workers, "--tune-trials=40", "--tune-jobs=1")
     running.wait_for_records(2)
     running.process.kill()
     # xdist gives a worker that lost its controller 15 seconds.
@@ -208,13 +208,13 @@ def test_what_a_killed_run_left_is_removed_by_the_next(make_suite: MakeSuite) ->
 
 def test_the_first_failure_stops_the_run_with_x(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": f"def test_failing():\n    assert False\n\n{SUITE}"})
-    outcome = suite.tune("-x", "--tune-candidates=2")
+    outcome = suite.tune("-x", "--tune-trials=2")
     assert outcome.status == 1
     assert not outcome.out.exists()
 
 
 def test_a_run_cut_short_by_maxfail_is_not_complete(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": BROKEN})
-    outcome = suite.tune("-x", "--tune-candidates=2")
+    outcome = suite.tune("-x", "--tune-trials=2")
     assert outcome.status == 1
     assert outcome.summary["run"]["complete"] is False

@@ -23,7 +23,7 @@ SUITE = suite_text("ops.matmul(m=53, n=59, k=61), ops.matmul(m=48, n=32, k=64)")
 @pytest.mark.slow
 def test_a_run_begins_with_a_prior_that_other_runs_left(make_suite: MakeSuite, tmp_path: Path) -> None:
     known = make_suite({"test_suite.py": SUITE}).tune(
-        "-n0", "--tune-candidates=30", "--tune-search=random", f"--tune-record-landscape={tmp_path / 'run.json'}"
+        "-n0", "--tune-trials=30", "--tune-strategy=random", f"--tune-record-landscape={tmp_path / 'run.json'}"
     )
     assert known.status == 0, known.text
     prior = tmp_path / "prior.json"
@@ -32,7 +32,7 @@ def test_a_run_begins_with_a_prior_that_other_runs_left(make_suite: MakeSuite, t
     assert trained.exit_code == 0, trained.output
     assert len(read_prior(prior.read_bytes()).test) == len(recorded) == 2
     suite = make_suite({"test_other.py": suite_text("ops.matmul(m=64, n=48, k=53)")})
-    outcome = suite.tune("-n0", "--tune-candidates=6", f"--tune-prior={prior}")
+    outcome = suite.tune("-n0", "--tune-trials=6", f"--tune-prior={prior}")
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines([f"*searches begin with the prior {prior}: 2 shapes on CPU with vectors of * bytes"])
 
@@ -50,7 +50,7 @@ def test_a_prior_that_cannot_be_read_is_refused_by_name(make_suite: MakeSuite, t
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_a_run_records_what_replay_reads(make_suite: MakeSuite, workers: str) -> None:
     suite = make_suite({"test_suite.py": SUITE, "pytest.ini": "[pytest]\ntune_record_landscape = recorded/run.json\n"})
-    outcome = suite.tune(workers, "--tune-candidates=6", "--tune-search=random")
+    outcome = suite.tune(workers, "--tune-trials=6", "--tune-strategy=random")
     assert outcome.status == 0, outcome.text
     for name in ("matmul_53x59x61_f32", "matmul_48x32x64_f32"):
         path = suite.directory / "recorded" / f"run-{name}.json"

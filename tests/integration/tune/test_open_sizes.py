@@ -46,7 +46,7 @@ def suite(make_suite: MakeSuite) -> Suite:
 
 @pytest.fixture(scope="module")
 def tuned(suite: Suite) -> Outcome:
-    return suite.tune("model.mlir", DIMS, POOR_DEFAULT, "--tune-candidates=6", "-v", out="tuned")
+    return suite.tune("model.mlir", DIMS, POOR_DEFAULT, "--tune-trials=6", "-v", out="tuned")
 
 
 def test_a_candidate_is_measured_at_each_size(tuned: Outcome) -> None:
@@ -97,7 +97,7 @@ def test_an_entry_for_open_sizes_is_guarded(tuned: Outcome, suite: Suite) -> Non
 
 def test_ops_have_open_sizes_too(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_it.py": suite_text("ops.matmul(m=(1, 48), n=192, k=256)")})
-    outcome = suite.tune("--tune-candidates=2", "-v")
+    outcome = suite.tune("--tune-trials=2", "-v")
     assert outcome.status == 0, outcome.text
     assert {record["dispatch"] for record in outcome.records} == {NAME}
     assert list(outcome.records[0]["sizes"]) == ["0.0=1", "0.0=48"]
@@ -106,7 +106,7 @@ def test_ops_have_open_sizes_too(make_suite: MakeSuite) -> None:
 def test_a_marker_names_a_model_with_its_sizes(make_suite: MakeSuite) -> None:
     marked = suite_text('ops.OpenModel("models/net.mlir", {"0.0": (2, 16)})')
     suite = make_suite({"test_it.py": marked, "models/net.mlir": MODEL})
-    outcome = suite.tune("--tune-candidates=1", "-k", "default")
+    outcome = suite.tune("--tune-trials=1", "-k", "default")
     assert outcome.status == 0, outcome.text
     assert [list(record["sizes"]) for record in outcome.records] == [["0.0=2", "0.0=16"]]
 

@@ -67,7 +67,7 @@ def test_a_flag_reaches_the_compiler(suite: Suite) -> None:
 
 
 def test_the_budget_leaves_candidates_out_and_says_how_many(suite: Suite) -> None:
-    outcome = suite.tune("-v", "-k", "not final", "--tune-time=0.01s", "--tune-candidates=30")
+    outcome = suite.tune("-v", "-k", "not final", "--tune-time=0.01s", "--tune-trials=30")
     assert outcome.status == 0, outcome.text
     assert outcome.summary["run"]["complete"] is True
     row = outcome.dispatch(NAME)
@@ -79,8 +79,8 @@ def test_the_budget_leaves_candidates_out_and_says_how_many(suite: Suite) -> Non
 
 def test_a_starter_spec_is_linked_behind_the_new_entries(suite: Suite) -> None:
     suite.write("starter.mlir", STARTER)
-    suite.habits = ("--tune-search=exhaustive",)  # What another test measured of this op will do.
-    outcome = suite.tune("--tune-spec=starter.mlir", "--tune-candidates=2")
+    suite.habits = ("--tune-strategy=exhaustive",)  # What another test measured of this op will do.
+    outcome = suite.tune("--tune-starter-spec=starter.mlir", "--tune-trials=2")
     assert outcome.status == 0, outcome.text
     assert outcome.dispatch(NAME)["winner"], "the default of prime sizes is many times slower"
     matchers = [each.matcher for each in read_spec((outcome.out / "spec.mlir").read_text())]
@@ -126,7 +126,7 @@ module attributes {{transform.with_named_sequence, iree_codegen.tuning_spec_with
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_the_starters_config_is_tried_first_and_comes_to_the_final(suite: Suite, search: str, workers: str) -> None:
     suite.write("starter.mlir", BROAD.format(info=INFO.format(GOOD), more=""))
-    options = ("--tune-spec=starter.mlir", "--tune-candidates=8", f"--tune-search={search}")
+    options = ("--tune-starter-spec=starter.mlir", "--tune-trials=8", f"--tune-strategy={search}")
     outcome = suite.tune(*options, workers)
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines(["shark-tune: the config that the starter spec has for 1 dispatch is tried first"])
@@ -160,7 +160,7 @@ def test_what_is_verified_with_a_starter_is_what_is_written(suite: Suite) -> Non
     model = suite.write("model.mlir", MODEL)
     suite.write("test_suite.py", SUITE.replace("ops.matmul(m=53, n=59, k=61)", '"model.mlir"'))
     suite.write("starter.mlir", BROAD.format(info=INFO.format(REFUSED), more=', "linalg.generic"'))
-    outcome = suite.tune("--tune-spec=starter.mlir", "--tune-candidates=2")  # Its own config is the first.
+    outcome = suite.tune("--tune-starter-spec=starter.mlir", "--tune-trials=2")  # Its own config is the first.
     assert outcome.status == 0, outcome.text
     dropped = outcome.summary["dropped"]
     assert list(dropped) == ["@match_any"]
@@ -181,14 +181,14 @@ def test_what_is_verified_with_entries_without_a_record_is_what_is_written(suite
     suite.write("test_suite.py", SUITE.replace("ops.matmul(m=53, n=59, k=61)", '"model.mlir"'))
     foreign = BROAD.format(info=INFO.format(REFUSED), more=', "linalg.generic"')
     snapshot = suite.write(f"__specs__/llvm-cpu-{device_slug('local-task')}.mlir", link_spec(build_spec([], foreign)))
-    outcome = suite.tune("--tune-candidates=1")
+    outcome = suite.tune("--tune-trials=1")
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines(["*left out: @match_any: iree-compile fails on model with it: *"])
     assert [each.matcher for each in read_spec(snapshot.read_text())] == [f"match_{NAME}"]
 
 
 def test_one_job_at_a_time_and_another_output_directory(suite: Suite) -> None:
-    outcome = suite.tune("--tune-jobs=1", "-k", "default", "--tune-candidates=1", out="deep/er")
+    outcome = suite.tune("--tune-jobs=1", "-k", "default", "--tune-trials=1", out="deep/er")
     assert outcome.status == 0, outcome.text
     assert {path.name for path in outcome.out.iterdir()} == {"records.jsonl", "summary.json"}
     assert not (suite.directory / ".tune").exists()

@@ -212,13 +212,13 @@ def test_the_command_refuses_what_it_cannot_profile(
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_a_run_tunes_a_model_and_measures_it_end_to_end(make_suite: MakeSuite, workers: str) -> None:
     suite = make_suite({"a model.mlir": MODEL})
-    outcome = suite.tune("-v", workers, "--tune-candidates=2", "--tune-share=50%", "a model.mlir")
+    outcome = suite.tune("-v", workers, "--tune-trials=2", "--tune-coverage=50%", "a model.mlir")
     assert outcome.status == 0, outcome.text
     summary = outcome.summary
     assert [row["name"] for row in summary["dispatches"]] == [LARGE]
     assert summary["dispatches"][0]["share"] > 0.5
     assert [each["dispatch"] for each in summary["left_out"]] == [SMALL]
-    outcome.lines.fnmatch_lines([f"left out of a model (1, *% of the time): {SMALL} *%; a larger --tune-share *"])
+    outcome.lines.fnmatch_lines([f"left out of a model (1, *% of the time): {SMALL} *%; a larger --tune-coverage *"])
     outcome.lines.fnmatch_lines(["not tuned (1, *% of the time): main_dispatch_* *%: linalg.generic has no *"])
     tests = [name.partition("[")[2] for name in outcome.verdicts]
     assert tests[-2:] == ["spec", "a model-end-to-end"]
@@ -234,7 +234,7 @@ def test_a_model_whose_weights_are_in_another_file_is_tuned_by_benchmarks_and_no
     loaded = "%zero = arith.constant 0.0 : f32\n  %b = util.global.load @w : tensor<128x128xf32>"
     text = MODEL.replace("%b: !large, ", "").replace("%zero = arith.constant 0.0 : f32", loaded, 1)
     suite = make_suite({"model.mlir": text.replace("func.func", f"{weight}\nfunc.func", 1)})
-    outcome = suite.tune("-v", "--tune-candidates=2", "--tune-share=50%", "model.mlir")
+    outcome = suite.tune("-v", "--tune-trials=2", "--tune-coverage=50%", "model.mlir")
     assert outcome.status == 0, outcome.text
     why = "it takes parameters from another file (as #flow.parameter.named says), *not run whole"
     outcome.lines.fnmatch_lines([f"shark-tune: model: {why}", "collected *"])

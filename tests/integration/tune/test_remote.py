@@ -45,7 +45,7 @@ def gateways(suite: Suite, tmp_path: Path) -> list[str]:
 def test_workers_in_other_directories_tune_the_controllers_suite(make_suite: MakeSuite, tmp_path: Path) -> None:
     suite = make_suite({"suite/test_suite.py": SUITE})
     # The controller's own paths are relative: they mean the same directories for all.
-    options = ["--tune-candidates=3", "--tune-cache=../shared", "-k", "not spec"]
+    options = ["--tune-trials=3", "--tune-cache=../shared", "-k", "not spec"]
     outcome = suite.tune(*gateways(suite, tmp_path), *options, out="out")
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines(["created: 2/2 workers", "*5 passed*"])

@@ -47,7 +47,7 @@ def test_a_run_writes_what_it_came_to(
     step = tmp_path / "step.md"
     step.write_text("before\n", encoding="utf-8")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
-    outcome = suite.tune("--tune-candidates=20", workers, *REPORTS)
+    outcome = suite.tune("--tune-trials=20", workers, *REPORTS)
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines_random(["report: */report.md", "report: */page.html"])
 
@@ -92,8 +92,8 @@ def test_a_run_writes_what_it_came_to(
 
 def test_a_model_has_a_waterfall_and_the_limits_of_the_device(make_suite: MakeSuite) -> None:
     suite = make_suite({"model.mlir": MODEL})
-    suite.habits = ("--tune-fresh", "--tune-search=exhaustive", "--tune-share=0.99")
-    outcome = suite.tune("model.mlir", "--tune-candidates=6", "--tune-report-html=page.html")
+    suite.habits = ("--tune-fresh", "--tune-strategy=exhaustive", "--tune-coverage=0.99")
+    outcome = suite.tune("model.mlir", "--tune-trials=6", "--tune-report-html=page.html")
     assert outcome.status == 0, outcome.text
     page = Page(read(suite, "page.html"))
     assert_self_contained(page)
@@ -118,7 +118,7 @@ def pytest_collection_finish():
 """
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": gone, "reports/.gitkeep": ""})
     arguments = ("--tune-report-md=reports/r.md", "--tune-report-html=reports/page.html")
-    outcome = suite.tune("--tune-candidates=1", "-k", "not final", *arguments)
+    outcome = suite.tune("--tune-trials=1", "-k", "not final", *arguments)
     assert outcome.status == pytest.ExitCode.TESTS_FAILED
     for option, name in (("md", "r.md"), ("html", "page.html")):
         outcome.lines.fnmatch_lines([f"--tune-report-{option}: cannot write */reports/{name}: *"])
@@ -154,7 +154,7 @@ def test_paths_in_an_ini_file_are_relative_to_it(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE, "reports/.gitkeep": ""})
     ini = "[pytest]\ntune_form = none\ntune_report_md = reports/r.md\ntune_report_html = reports/page.html\n"
     suite.write("pytest.ini", ini)
-    outcome = suite.tune("--tune-candidates=1", "-k", "not final")
+    outcome = suite.tune("--tune-trials=1", "-k", "not final")
     assert outcome.status == 0, outcome.text
     assert read(suite, "reports/r.md").startswith("**shark-tune**")
     assert_self_contained(Page(read(suite, "reports/page.html")))

@@ -50,7 +50,7 @@ def artifact(candidate, artifact, tmp_path):
 @pytest.mark.slow
 def test_work_left_undone_on_a_copy_is_a_wrong_result(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": CONFTEST})
-    outcome = suite.tune("--tune-candidates=2", "--tune-rotate=256K", "--tune-seed=3")
+    outcome = suite.tune("--tune-trials=2", "--tune-rotate=256K", "--tune-seed=3")
     assert outcome.status == 0, outcome.text
     default, wrong, other = outcome.records
     assert (default["state"], wrong["state"], other["state"]) == ("measured", "wrong_result", "measured")

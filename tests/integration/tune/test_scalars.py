@@ -17,7 +17,7 @@ MODELS = {"factors": scaled("f32"), "rows": ROWS, "zero_points": ZERO_POINTS}
 @pytest.mark.parametrize("name", MODELS)
 def test_candidates_are_checked_and_measured(name: str, make_suite: MakeSuite) -> None:
     suite = make_suite({f"{name}.mlir": MODELS[name]})
-    outcome = suite.tune(f"{name}.mlir", "--tune-candidates=2", "-k", "matmul and not final")
+    outcome = suite.tune(f"{name}.mlir", "--tune-trials=2", "-k", "matmul and not final")
     assert outcome.status == 0, outcome.text
     states = {record["state"] for record in outcome.records}
     assert states <= {"measured", "duplicate"}

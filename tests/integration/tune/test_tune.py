@@ -35,7 +35,7 @@ def test_between(number, tmp_path):
 def test_failing():
     assert 1 == 2, "an ordinary failure"
 """
-ARGUMENTS = ("--tune-candidates", "2", "-k", f"not {FAST}-final")
+ARGUMENTS = ("--tune-trials", "2", "-k", f"not {FAST}-final")
 """The default of ``SLOW`` is so slow that one candidate in two is faster whatever the machine does. The final of
 ``FAST``, where there is little to decide, would take as many rounds as it may: without it, what its screening finds
 faster stays provisional."""

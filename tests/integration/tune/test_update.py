@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # IREE's defaults for prime sizes are many times slower than nearly any other config: there is always a winner.
 ONE, TWO = "ops.matmul(m=53, n=59, k=61)", "ops.matmul(m=37, n=41, k=43)"
 NAME, OTHER, GONE = "matmul_53x59x61_f32", "matmul_37x41x43_f32", "matmul_47x53x43_f32"
-ARGUMENTS = ("-v", "--tune-candidates=1")
+ARGUMENTS = ("-v", "--tune-trials=1")
 
 
 def source(*ops: str) -> str:
@@ -65,7 +65,7 @@ def gone(record: WinnerRecord) -> WinnerRecord:
 @pytest.fixture(scope="module")
 def tuned(make_suite: MakeSuite) -> Tuned:
     suite = make_suite({"test_suite.py": source(ONE)})
-    suite.habits = ("--tune-search=exhaustive",)
+    suite.habits = ("--tune-strategy=exhaustive",)
     # Fresh: what other tests found out about the same op would count as tried.
     return Tuned(make_suite, suite, suite.tune(*ARGUMENTS, "--tune-fresh"))
 
@@ -262,13 +262,13 @@ def test_what_won_is_tried_first_and_comes_to_the_final(tuned: Tuned) -> None:
     """A candidate that the search would come to last is made the winner of an older IREE."""
     suite = tuned.copy()
     late = [part.rpartition("-")[2].rstrip("]") for part in suite.collect()][-3]
-    measured = suite.tune("-v", "--tune-candidates=1", "-k", f"{NAME}-default or {late}", "--tune-fresh", out="late")
+    measured = suite.tune("-v", "--tune-trials=1", "-k", f"{NAME}-default or {late}", "--tune-fresh", out="late")
     (found,) = [record for record in measured.records if record["id"] == late]
     (record,) = read_records(snapshot(suite))
     forged = {"id": late, "iree": "3.12.0", "knobs": found["knobs"], "compilation_info": ""}
     line = json.loads(snapshot(suite).with_suffix(".jsonl").read_text()) | forged
     snapshot(suite).with_suffix(".jsonl").write_text(json.dumps(line) + "\n")
-    outcome = suite.tune("-v", "--tune-candidates=6", "--tune-fresh")
+    outcome = suite.tune("-v", "--tune-trials=6", "--tune-fresh")
     assert [each["id"] for each in outcome.records][1] == late
     assert record.id in {each["id"] for each in outcome.records}
     (tried,) = [each for each in outcome.records if each["id"] == late]
@@ -292,7 +292,7 @@ def test_what_won_on_another_device_is_tried_first(tuned: Tuned) -> None:
     (record,) = read_records(snapshot(suite))
     for path in list(snapshot(suite).parent.iterdir()):
         path.rename(path.with_name(f"llvm-cpu-other{path.suffix}"))
-    outcome = suite.tune("-v", "--tune-candidates=2", "-k", "not final and not spec")
+    outcome = suite.tune("-v", "--tune-trials=2", "-k", "not final and not spec")
     told = "shark-tune: what llvm-cpu-other.mlir, of another device, has for 1 dispatch is tried first"
     outcome.lines.fnmatch_lines([told])
     assert record.id in {each["id"] for each in outcome.records}
@@ -302,7 +302,7 @@ def test_what_won_on_another_device_is_tried_first(tuned: Tuned) -> None:
 def test_a_run_that_is_cut_short_changes_no_entry(tuned: Tuned) -> None:
     suite = tuned.copy(ONE, TWO, with_gone=True)
     before = state(suite)
-    running = suite.start("--tune", "--tune-candidates=40", "--tune-jobs=1")
+    running = suite.start("--tune", "--tune-trials=40", "--tune-jobs=1")
     running.wait_for_records(3)
     outcome = running.interrupt(everyone=True)
     assert outcome.status == pytest.ExitCode.INTERRUPTED, outcome.text

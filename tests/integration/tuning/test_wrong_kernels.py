@@ -324,7 +324,7 @@ def artifact(tune_dispatch):
 @pytest.mark.slow
 def test_candidates_that_drop_an_eighth_of_a_sum_win_nothing(make_suite: MakeSuite) -> None:
     """End to end, with a compile step that spares the default."""
-    outcome = make_suite({"test_suite.py": SUITE, "conftest.py": CONFTEST}).tune("--tune-candidates=4")
+    outcome = make_suite({"test_suite.py": SUITE, "conftest.py": CONFTEST}).tune("--tune-trials=4")
     states = {record["id"]: record["state"] for record in outcome.records}
     assert states.pop("default") == "measured", outcome.text
     assert set(states.values()) <= {"wrong_result", "duplicate"}, outcome.text

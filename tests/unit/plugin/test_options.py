@@ -6,6 +6,7 @@ import pytest
 
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plugin import parse
+from pytest_shark_tune.plugin.option_table import OPTIONS, Option, add_options
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.system.machine import last_level_cache_bytes
 
@@ -14,7 +15,7 @@ CPU, GPU = Target("llvm-cpu", "host"), Target("hip", "gfx942")
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("60", 60), (" 007 ", 7), ("999999999", 999_999_999)])
 def test_a_count_is_read(text: str, number: int) -> None:
-    assert parse.parse_count("--tune-candidates", text) == number
+    assert parse.parse_count("--tune-trials", text) == number
 
 
 @pytest.mark.parametrize(
@@ -26,8 +27,8 @@ def test_a_count_is_read(text: str, number: int) -> None:
 )
 def test_a_bad_count_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
-        parse.parse_count("--tune-candidates", text)
-    assert str(caught.value) == f"--tune-candidates: {text!r} is not a whole number of at least 1"
+        parse.parse_count("--tune-trials", text)
+    assert str(caught.value) == f"--tune-trials: {text!r} is not a whole number of at least 1"
 
 
 @pytest.mark.parametrize(
@@ -172,15 +173,15 @@ def test_a_bad_tolerance_is_refused_by_name(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "share"), [("90%", 0.9), ("0.9", 0.9), (" 0.5% ", 0.005), ("1", 1.0), ("100%", 1.0)])
 def test_a_share_is_read(text: str, share: float) -> None:
-    assert parse.parse_share("--tune-share", text) == pytest.approx(share)
+    assert parse.parse_share("--tune-coverage", text) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("text", ["", "0", "0%", "1.01", "101%", "90", "-1", "9 %", "most", "nan"])
 def test_a_bad_share_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
-        parse.parse_share("--tune-share", text)
+        parse.parse_share("--tune-coverage", text)
     assert str(caught.value) == (
-        f"--tune-share: {text!r} is no share of more than 0 and at most 1; give for example 0.9 or 90%"
+        f"--tune-coverage: {text!r} is no share of more than 0 and at most 1; give for example 0.9 or 90%"
     )
 
 
@@ -189,7 +190,26 @@ def test_a_share_is_refused_where_no_model_is_profiled(pytester: pytest.Pytester
     def read(*options: str) -> float:
         return TuneOptions.from_pytest_config(pytester.parseconfig("--tune", elsewhere, *options)).share
 
-    with pytest.raises(pytest.UsageError, match=f"^--tune-share: with {elsewhere.partition('=')[0]} no model is"):
-        read("--tune-share=50%")
+    with pytest.raises(pytest.UsageError, match=f"^--tune-coverage: with {elsewhere.partition('=')[0]} no model is"):
+        read("--tune-coverage=50%")
     pytester.makeini("[pytest]\ntune_share = 50%\n")
-    assert (read(), read("--tune-share=1")) == (0.5, 1)
+    assert (read(), read("--tune-coverage=1")) == (0.5, 1)
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.old], ids=lambda option: option.old)
+def test_an_old_name_still_works_and_is_not_shown(option: Option) -> None:
+    parser = pytest.Parser(_ispytest=True)
+    add_options(parser)
+    given = parser.parse_known_args([f"{option.old}=x"])
+    assert vars(given)[option.dest] == (["x"] if option.repeats else "x")
+    shown = parser.optparser.format_help()
+    assert f"{option.flag}=" in shown
+    assert f"{option.old}=" not in shown
+
+
+def test_the_options_come_in_groups() -> None:
+    parser = pytest.Parser(_ispytest=True)
+    add_options(parser)
+    shown = parser.optparser.format_help()
+    for name in ("tune", "model", "device", "cache", "guard", "report"):
+        assert f"shark-tune {name}: " in shown

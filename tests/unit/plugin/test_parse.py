@@ -18,7 +18,7 @@ def test_knobs_are_read() -> None:
     ("line", "target", "reason"),
     [
         ("wave=1", HIP, "'wave' is not an option of a pipeline; the options are prefetch_num_stages"),
-        ("wg_0=64,128", HIP, r"--tune-where 'NAME in \(1, 2\)'"),
+        ("wg_0=64,128", HIP, r"--tune-restrict 'NAME in \(1, 2\)'"),
         ("waves_per_eu", HIP, "is not waves_per_eu=V1,V2 with whole numbers from 0 to 16"),
         ("waves_per_eu=", HIP, "is not waves_per_eu=V1,V2"),
         ("waves_per_eu=1,,2", HIP, "is not waves_per_eu=V1,V2"),
@@ -42,6 +42,6 @@ def test_an_option_is_given_once() -> None:
 
 
 def test_conditions_are_checked_when_options_are_read() -> None:
-    assert parse_where("--tune-where", [" a > 1 ", "b < 2"]) == ("a > 1", "b < 2")
-    with pytest.raises(pytest.UsageError, match=r"^--tune-where: 'a >' is no condition"):
-        parse_where("--tune-where", ["a >"])
+    assert parse_where("--tune-restrict", [" a > 1 ", "b < 2"]) == ("a > 1", "b < 2")
+    with pytest.raises(pytest.UsageError, match=r"^--tune-restrict: 'a >' is no condition"):
+        parse_where("--tune-restrict", ["a >"])

@@ -24,6 +24,7 @@ def config_of(directory: Path, **given: Any) -> Any:
         invocation_params=SimpleNamespace(dir=directory),
         option=SimpleNamespace(**options),
         args=["suites"],
+        args_source=pytest.Config.ArgsSource.ARGS,
     )
 
 

@@ -43,7 +43,7 @@ def watch() -> Watch:
 def test_a_step_is_shown_with_its_number(watch: Watch) -> None:
     progress = RunProgress(watch)
     progress.add_step(Step("finding the configs of mm", Stage.EXTRACT, 3, 18))
-    assert progress.line() == "extract 3 of 18: finding the configs of mm"
+    assert progress.line() == "extract 4 of 18: finding the configs of mm"
 
 
 def test_the_best_so_far_is_an_estimate_and_the_time_left_is_that_of_everything(watch: Watch) -> None:

@@ -233,7 +233,7 @@ def test_shares_are_shown_where_a_model_was_profiled(tmp_path: Path) -> None:
     text = render(summary, width=160, spec=tmp_path / "spec.mlir", snapshots=())
     assert rows(text, WON.name)[0][:2] == ["3", "97.0%"]
     assert rows(text, LOST.name)[0][:2] == ["1", "-"]
-    assert "left out of model (2, 2.0% of the time): cold_0 1.0%, cold_1 1.0%; a larger --tune-share takes " in text
+    assert "left out of model (2, 2.0% of the time): cold_0 1.0%, cold_1 1.0%; a larger --tune-coverage takes " in text
     assert "not tuned (1, 1.0% of the time): odd 1.0%: it is odd\n" in text
     assert "other: all of it was tuned, since nobody can tell where its time goes: it has two functions\n" in text
 

@@ -144,7 +144,7 @@ def test_what_is_written_can_be_replayed(tmp_path: Path) -> None:
     assert write_landscapes(path, store, note="all") == [f"landscape: {path}"]
     assert read_landscape(path) == landscape_of(task, records_of(task), note="all")
     for strategy in ("exhaustive", "random", "model"):
-        result = CliRunner().invoke(main, ["replay", str(path), "--search", strategy, "--seeds", "1"])
+        result = CliRunner().invoke(main, ["replay", str(path), "--strategy", strategy, "--seeds", "1"])
         assert result.exit_code == 0, result.output
         assert "not reached" not in result.output
 

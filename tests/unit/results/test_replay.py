@@ -121,7 +121,7 @@ def test_what_is_no_landscape_is_refused_with_the_place(tmp_path: Path, change: 
 
 
 def test_the_command_prints_json_with_these_keys() -> None:
-    result = CliRunner().invoke(main, ["replay", str(RECORDED), "--search", "random", "--seeds", "3", "--json"])
+    result = CliRunner().invoke(main, ["replay", str(RECORDED), "--strategy", "random", "--seeds", "3", "--json"])
     assert result.exit_code == 0, result.output
     found = msgspec.json.decode(result.output)
     assert list(found) == ["evals_to_5pct_median", "evals_to_5pct_p90", "evals_to_1pct_median", "best_ratio_at"]
@@ -130,7 +130,7 @@ def test_the_command_prints_json_with_these_keys() -> None:
 
 def test_the_command_prints_a_table(tmp_path: Path) -> None:
     write_landscape(landscape(), tmp_path / "a.json")
-    arguments = ["replay", str(tmp_path / "a.json"), "--search", "exhaustive", "--seeds", "1", "--budget", "3"]
+    arguments = ["replay", str(tmp_path / "a.json"), "--strategy", "exhaustive", "--seeds", "1", "--budget", "3"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert "not reached" in result.output
@@ -141,7 +141,7 @@ def test_the_command_prints_a_table(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["absent.json"], "absent.json cannot be read"),
-        ([str(RECORDED), "--search", "best"], "--search"),
+        ([str(RECORDED), "--strategy", "best"], "--strategy"),
         ([str(RECORDED), "--seeds", "0"], "--seeds"),
     ],
 )

@@ -108,7 +108,7 @@ def test_a_request_narrows_the_spaces_that_have_the_knobs() -> None:
 
 def test_a_space_of_which_nothing_is_left_goes_while_others_stay() -> None:
     assert narrowed([WIDE, FLAT], SpaceRequest(where=("wg_0 > 128",)), {"wg_0", "threads"}) == (FLAT,)
-    with pytest.raises(NoSpace, match="--tune-where: wg_0 > 128 leaves no config of Wide"):
+    with pytest.raises(NoSpace, match="--tune-restrict: wg_0 > 128 leaves no config of Wide"):
         narrowed([WIDE], SpaceRequest(where=("wg_0 > 128",)), {"wg_0"})
 
 

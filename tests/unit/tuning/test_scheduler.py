@@ -173,7 +173,7 @@ def test_no_more_are_tried_than_asked_for_even_before_results_come() -> None:
     for each in taken:
         run.tell(*each)
     assert run.scheduler.is_done
-    assert run.scheduler.why_stopped("one") == "enough candidates were tried (--tune-candidates)"
+    assert run.scheduler.why_stopped("one") == "enough candidates were tried (--tune-trials)"
 
 
 def test_a_default_that_fails_stops_its_dispatch_and_no_other() -> None:
@@ -334,7 +334,7 @@ def test_one_where_the_best_still_leads_goes_on() -> None:
     run.try_next()
     run.try_next(2.0)
     assert len(run.drain()) == 89
-    assert run.scheduler.why_stopped("one") == "enough candidates were tried (--tune-candidates)"
+    assert run.scheduler.why_stopped("one") == "enough candidates were tried (--tune-trials)"
 
 
 def test_candidates_whose_tests_were_deselected_are_left_alone() -> None:
