@@ -19,6 +19,7 @@ from pytest_shark_tune.dispatch.reasons import CannotTune, DataDependentSizes, O
 from pytest_shark_tune.dispatch.scalars import bind_scalars
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plan.benchmark_file import check_benchmark_target
 from pytest_shark_tune.plan.dims import DIM
 from pytest_shark_tune.plan.parameters import match_parameters
 from pytest_shark_tune.plan.source import Source, check_data
@@ -62,6 +63,8 @@ def extract_dispatches(
         for source, parts in compiled:
             report(f"extracting the dispatches of {source.name}")
             try:
+                if source.is_benchmark:
+                    check_benchmark_target(source.text, compiler)
                 flow, (functions, unfed) = parts.flow(), parts.functions()
                 # The compiler refuses to make an executable of a module that calls for none.
                 texts = parts.benchmarks() if flow.calls or source.is_benchmark else []
@@ -83,7 +86,7 @@ def extract_dispatches(
                     raise InputError(f"{source.name}: {why_rejected(error)}") from error
             dispatches.sort(key=_natural_order)
             points = source.points if opened.found else ()
-            source = msgspec.structs.replace(source, points=points, why_not_run=unfed)  # noqa: PLW2901
+            source = msgspec.structs.replace(source, points=points, why_not_run=unfed)
             read.append(_with_functions(source, functions, flow))
             for dispatch in (*dispatches, *opened.found, *opened.untunable):
                 if isinstance(dispatch, Untunable):
