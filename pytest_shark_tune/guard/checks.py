@@ -14,14 +14,12 @@ from pytest_shark_tune.guard.allowed import ConstraintCheck
 from pytest_shark_tune.guard.applies import Applicability
 from pytest_shark_tune.guard.forms import FormChecks, record_of_form
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
-from pytest_shark_tune.guard.sizes import unseen_tasks
+from pytest_shark_tune.guard.sizes import unseen_tasks_of
 from pytest_shark_tune.guard.speed import AcceptanceCriteria, run_sequential_test
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.form import FormRecord
-from pytest_shark_tune.spec.read import read_spec
-from pytest_shark_tune.spec.takers import takers
 from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.tuning.session import Session
 
@@ -158,28 +156,9 @@ class EntryEvaluator:
     def _correct(self, guarded: GuardPlan, entry: GuardEntry, artifact: Artifact | None) -> Verdict:
         for task, given in _with_artifact(entry, artifact):
             self._check_result(task, given)
-        self._check_unseen_sizes(guarded, entry)
+        for task in unseen_tasks_of(entry, guarded.spec, self._session):
+            self._check_result(task, None)
         return _make_verdict(entry, EntryCheck.CORRECT, CheckOutcome.PASSED)
-
-    def _check_unseen_sizes(self, guarded: GuardPlan, entry: GuardEntry) -> None:
-        """Check the results of an entry for several sizes at sizes that its record was not measured at.
-
-        Sizes that an entry before it takes do not concern it.
-
-        Raises:
-            CheckFailed: no entry takes a size, the results differ there, or the config does not compile.
-        """
-        root = entry.record.root if entry.record else None
-        if root is None or not root.loop_ranges:
-            return
-        seen = {root.loops[span.loop] for span in root.loop_ranges}
-        matchers = [row.matcher for row in read_spec(guarded.spec)]
-        for size, task in unseen_tasks(root, entry.compilation_info, seen, self._session).items():
-            taken = [matcher for matcher, _ in takers(task.dispatch, guarded.spec, matchers)]
-            if not taken:
-                raise CheckFailed(f"{entry.matcher} does not take size {size}, which lies in its range")
-            if taken == [entry.matcher]:
-                self._check_result(task, None)
 
     def _check_result(self, task: Task, artifact: Artifact | None) -> None:
         (candidate,) = task.candidates

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pytest_shark_tune.dispatch.types import LoopRange, RootOp
+from pytest_shark_tune.errors import CheckFailed
+from pytest_shark_tune.guard.plan import GuardEntry
 from pytest_shark_tune.ops.standalone import resized, standalone_op
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.search_space.candidate import applied_candidate, default_candidate
+from pytest_shark_tune.spec.read import read_spec
+from pytest_shark_tune.spec.takers import takers
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["draw_sizes", "tasks_at", "unseen_tasks"]
+__all__ = ["draw_sizes", "tasks_at", "unseen_tasks", "unseen_tasks_of"]
 
 _DRAWN = 3
 """How many unseen sizes of an entry are drawn."""
@@ -88,3 +92,30 @@ def unseen_tasks(root: RootOp, compilation_info: str, seen: Iterable[int], sessi
         tasks = tasks_at(roots, {"entry": compilation_info}, session)
         found |= {size: tasks[f"size_{size}"] for size in sizes if f"size_{size}" in tasks}
     return found
+
+
+def unseen_tasks_of(entry: GuardEntry, spec: str, session: Session) -> Iterator[Task]:
+    """Draw sizes in the range of a guarded entry, and yield the dispatches that it takes there.
+
+    Sizes that an entry before it takes do not concern it.
+
+    Args:
+        entry: The entry. One for a single size has no such dispatches.
+        spec: The text of its spec.
+        session: Its seed draws the sizes, and its compiler makes the dispatches.
+
+    Raises:
+        CheckFailed: No entry of the spec takes a size in the range.
+        InputError: The compiler rejects an op.
+    """
+    root = entry.record.root if entry.record else None
+    if root is None or not root.loop_ranges:
+        return
+    seen = {root.loops[span.loop] for span in root.loop_ranges}
+    matchers = [row.matcher for row in read_spec(spec)]
+    for size, task in unseen_tasks(root, entry.compilation_info, seen, session).items():
+        taken = [matcher for matcher, _ in takers(task.dispatch, spec, matchers)]
+        if not taken:
+            raise CheckFailed(f"{entry.matcher} does not take size {size}, which lies in its range")
+        if taken == [entry.matcher]:
+            yield task
