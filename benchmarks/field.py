@@ -22,6 +22,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import SharkTuneError
 from pytest_shark_tune.ops.driver_commands import read_commands
+from pytest_shark_tune.plan.benchmark_file import IsSpec
 from pytest_shark_tune.plan.make import make_plan
 from pytest_shark_tune.plan.source import MODEL_SUFFIXES, Source, read_sources
 from pytest_shark_tune.plan.types import Task
@@ -81,6 +82,8 @@ def _try(path: Path, target: str, flags: Sequence[str], count: int, seed: int) -
     try:
         sources, unread = _read(path)
         plan = make_plan(sources, compiler, processors=processors(), count=count, seed=seed)
+    except IsSpec as error:
+        return msgspec.structs.replace(found, left_out={path.name: f"spec: {error}"})
     except (SharkTuneError, UnicodeDecodeError) as error:
         return msgspec.structs.replace(found, failed={path.name: str(error)})
     left_out = {each.name: f"{each.kind}: {each.reason}" for each in plan.untunable}

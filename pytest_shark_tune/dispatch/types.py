@@ -16,6 +16,7 @@ import msgspec
 from pytest_shark_tune.dispatch.reasons import CannotTune
 
 __all__ = [
+    "ANY",
     "ATTENTION",
     "INCIDENTAL_ATTRIBUTES",
     "ONLINE_ATTENTION",
@@ -25,6 +26,7 @@ __all__ = [
     "Dispatch",
     "FoundDispatch",
     "Intrinsic",
+    "LoopRange",
     "Member",
     "Numerics",
     "Product",
@@ -42,6 +44,8 @@ ATTENTION = "iree_linalg_ext.attention"
 ONLINE_ATTENTION = "iree_linalg_ext.online_attention"
 OPEN: Final = -(2**63)
 """The size of an open dimension in types and matchers, as MLIR has it."""
+ANY: Final = -1
+"""The size in a matcher that stands for every size."""
 INCIDENTAL_ATTRIBUTES = ("root_op", "linalg.memoized_indexing_maps")
 """Attributes that do not change the result of an op: the tuner's mark and a cache of IREE's."""
 
@@ -75,6 +79,25 @@ class Tensor(msgspec.Struct, frozen=True):
         _check_sizes(self.shape)
         if not _ELEMENT.fullmatch(self.element):
             raise ValueError(f"{self.element[:_LONGEST]!r} is no element type")
+
+
+class LoopRange(msgspec.Struct, frozen=True, kw_only=True):
+    """The sizes of a loop that an entry of a spec is for, where it is for more than one."""
+
+    loop: int
+    """The position of the loop."""
+    low: int
+    """The smallest size."""
+    high: int
+    """The largest size."""
+    multiple: int = 1
+    """The number that divides every size."""
+
+    def __post_init__(self) -> None:
+        """Check that the fields, which may come from a record, fit each other."""
+        _check_sizes((self.loop, self.low, self.high))
+        if not 0 < self.low <= self.high or self.multiple < 1:
+            raise ValueError(f"there is no multiple of {self.multiple} from {self.low} to {self.high}")
 
 
 class RootOp(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +153,13 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
 
     Without any it is not set, so that keys and ids of ops with fixed sizes do not depend on it.
     """
+    ranges: tuple[LoopRange, ...] | msgspec.UnsetType = msgspec.UNSET
+    """The loops of which an entry matches several sizes; ``loops`` has one of them. Only ops in records have any."""
+
+    @property
+    def loop_ranges(self) -> tuple[LoopRange, ...]:
+        """The loops of which an entry matches several sizes."""
+        return () if isinstance(self.ranges, msgspec.UnsetType) else self.ranges
 
     @property
     def open_loops(self) -> tuple[int, ...]:
@@ -138,8 +168,14 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def matched_loops(self) -> tuple[int, ...]:
-        """The trip counts as a matcher sees them, `OPEN` for those of open loops."""
-        return tuple(OPEN if position in self.open_loops else size for position, size in enumerate(self.loops))
+        """The trip counts as a matcher sees them: `OPEN` for those of open loops, `ANY` for those with a range."""
+        sizes = dict(enumerate(self.loops)) | dict.fromkeys(self.open_loops, OPEN)
+        return tuple((sizes | {span.loop: ANY for span in self.loop_ranges}).values())
+
+    @property
+    def loops_of_many_sizes(self) -> tuple[int, ...]:
+        """The loops of which a matcher takes more than one size."""
+        return (*self.open_loops, *(span.loop for span in self.loop_ranges))
 
     def __post_init__(self) -> None:
         """Check that the fields, which may come from a record, fit each other."""
@@ -153,6 +189,8 @@ class RootOp(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"{self.kind} with {len(self.inputs)} inputs and {len(self.outputs)} outputs")
         if any(not 0 <= place < len(self.loops) for places in self._dims() for place in places):
             raise ValueError("a dimension is none of the loops")
+        if any(span.loop >= len(self.loops) for span in self.loop_ranges):
+            raise ValueError("a range is of none of the loops")
 
     def _dims(self) -> tuple[tuple[int, ...], ...]:
         own = (self.batch, self.m, self.n, self.k, self.k1, self.k2, self.output_image, self.output_channel)

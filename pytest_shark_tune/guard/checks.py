@@ -16,6 +16,7 @@ from pytest_shark_tune.guard.applies import Applicability
 from pytest_shark_tune.guard.forms import FormChecks, record_of_form
 from pytest_shark_tune.guard.identity import IdentityCheck
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.sizes import unseen_tasks_of
 from pytest_shark_tune.guard.speed import AcceptanceCriteria, run_sequential_test, session_allowance
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.plan.source import Source
@@ -84,7 +85,7 @@ class EntryEvaluator:
     ) -> Verdict:
         """Run a check that needs a device."""
         if check in (EntryCheck.CORRECT, EntryCheck.BITS) and entry.form is None:
-            return self._correct(entry, check, artifact)
+            return self._correct(guarded, entry, check, artifact)
         if check is EntryCheck.CORRECT:
             self._forms.correct(guarded, entry)
             return _make_verdict(entry, check, CheckOutcome.PASSED)
@@ -180,9 +181,12 @@ class EntryEvaluator:
         except CandidateFailed as failure:
             raise CheckSkipped(f"see [{entry.name}-{EntryCheck.CORRECT}]: {failure}") from failure
 
-    def _correct(self, entry: GuardEntry, check: EntryCheck, artifact: Artifact | None) -> Verdict:
+    def _correct(self, guarded: GuardPlan, entry: GuardEntry, check: EntryCheck, artifact: Artifact | None) -> Verdict:
+        bitwise = check is EntryCheck.BITS
         for task, given in _with_artifact(entry, artifact):
-            self._check_result(task, given, bitwise=check is EntryCheck.BITS)
+            self._check_result(task, given, bitwise=bitwise)
+        for task in unseen_tasks_of(entry, guarded.spec, self._session):
+            self._check_result(task, None, bitwise=bitwise)
         return _make_verdict(entry, check, CheckOutcome.PASSED)
 
     def _check_result(self, task: Task, artifact: Artifact | None, *, bitwise: bool = False) -> None:

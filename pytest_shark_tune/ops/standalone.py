@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from iree.compiler import ir
 from iree.compiler.dialects import arith, func, linalg
+from msgspec.structs import replace
 
 from pytest_shark_tune.dispatch.foreign.trust import check_pattern
-from pytest_shark_tune.dispatch.mlir import pattern_op
+from pytest_shark_tune.dispatch.mlir import affine_map, pattern_op
 from pytest_shark_tune.dispatch.types import ATTENTION, ONLINE_ATTENTION, RootOp
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops.builders import OpSource, tensor_type, zeros
 
-__all__ = ["standalone_op"]
+__all__ = ["resized", "standalone_op"]
+
+
+def resized(root: RootOp, loop: int, size: int) -> RootOp:
+    """Return a contraction with another trip count of one loop, for that size alone."""
+    with ir.Context():
+        shows = [
+            [isinstance(index, ir.AffineDimExpr) and index.position == loop for index in affine_map(text).results]
+            for text in root.maps
+        ]
+    operands = [
+        replace(tensor, shape=tuple(size if shown else old for shown, old in zip(dims, tensor.shape, strict=True)))
+        for dims, tensor in zip(shows, (*root.inputs, *root.outputs), strict=True)
+    ]
+    loops = tuple(size if position == loop else old for position, old in enumerate(root.loops))
+    inputs, outputs = operands[: len(root.inputs)], operands[len(root.inputs) :]
+    return replace(root, loops=loops, inputs=tuple(inputs), outputs=tuple(outputs), ranges=msgspec.UNSET)
 
 
 def standalone_op(name: str, root: RootOp) -> OpSource:

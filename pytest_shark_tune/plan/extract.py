@@ -19,6 +19,7 @@ from pytest_shark_tune.dispatch.reasons import CannotTune, DataDependentSizes, O
 from pytest_shark_tune.dispatch.scalars import bind_scalars
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.plan.benchmark_file import check_benchmark_target
 from pytest_shark_tune.plan.dims import DIM
 from pytest_shark_tune.plan.parameters import match_parameters
 from pytest_shark_tune.plan.source import Source, check_data
@@ -63,6 +64,8 @@ def extract_dispatches(
         for number, (source, parts) in enumerate(compiled):
             report(Step(f"extracting the dispatches of {source.name}", Stage.EXTRACT, number, len(sources)))
             try:
+                if source.is_benchmark:
+                    check_benchmark_target(source.text, compiler)
                 flow, (functions, unfed) = parts.flow(), parts.functions()
                 # The compiler refuses to make an executable of a module that calls for none.
                 texts = parts.benchmarks() if flow.calls or source.is_benchmark else []

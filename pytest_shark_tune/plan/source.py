@@ -13,11 +13,12 @@ import msgspec
 import numpy as np
 
 from pytest_shark_tune.compiler.onnx import import_onnx, onnx_inputs
-from pytest_shark_tune.dispatch.extraction import is_benchmark_module, read_module
+from pytest_shark_tune.dispatch.extraction import read_module
 from pytest_shark_tune.dispatch.types import SizePoint, Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.ops import OpenModel, OpSource
+from pytest_shark_tune.plan.benchmark_file import is_benchmark_file
 from pytest_shark_tune.plan.dims import DIM, parse_dims, points_of
 from pytest_shark_tune.plan.parameters import ParameterFile, stray_parameters
 from pytest_shark_tune.system.cache import file_digest
@@ -311,6 +312,7 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
             names = onnx_inputs(path)
         else:
             text = read_module(read_plain(path, MODEL_BYTES))
+        is_benchmark = path.suffix != ".onnx" and is_benchmark_file(text)
     except InputError as error:
         raise InputError(str(error) if path.suffix == ".onnx" else f"{path}: {error}") from error
     except FileNotFoundError as error:
@@ -319,7 +321,7 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except CommandFailed as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    if is_benchmark_module(text):
+    if is_benchmark:
         return Source(name=path.stem, text=text, is_benchmark=True, path=str(path.absolute()))
     return Source(
         name=path.stem,

@@ -33,6 +33,8 @@ def add_matcher(root: RootOp, op: ir.Value) -> None:
     """
     if not has_matcher(root):
         raise InputError(f"no spec can match a root op of kind {root.kind!r} ({root.op}): there is no matcher for it")
+    if root.loop_ranges and root.kind != "contraction":
+        raise InputError(f"only entries for contractions match several sizes, and {root.op} is none")
     if not all((*root.maps, *(tensor.element for tensor in (*root.inputs, *root.outputs)))):
         raise InputError(f"the recorded op {root.op} lacks a map or a type")  # IREE would crash on the empty text.
     try:
@@ -47,6 +49,7 @@ def _match_contraction(root: RootOp, op: ir.Value) -> None:
     lhs, rhs, output = (ir.Type.parse(tensor.element) for tensor in (*root.inputs[:2], root.outputs[0]))
     dims = preprocessing_transform.MatchContractionOp(op, lhs, rhs, output, indexing_maps=_maps_of(root))
     _match_sizes(root, dims, (root.batch, root.m, root.n, root.k))
+    _match_ranges(root, op)
     if len({*root.batch, *root.m, *root.n, *root.k}) < len(root.loops):
         # A loop over a single input, which is summed, is in none of the four classes. The input shows its size.
         for position, tensor in enumerate(root.inputs):
@@ -122,12 +125,28 @@ def _match_sizes(root: RootOp, dims: Iterable[ir.Value], classes: tuple[tuple[in
         preprocessing_transform.MatchDimsEqualOp(sizes, [root.matched_loops[position] for position in positions])
 
 
+def _match_ranges(root: RootOp, op: ir.Value) -> None:
+    """Match the sizes of loops of which the root takes several, in the first operand that shows each of them."""
+    for span in root.loop_ranges:
+        position, dimension = next(
+            (position, dimension)
+            for position, text in enumerate(root.maps)
+            for dimension, index in enumerate(affine_map(text).results)
+            if isinstance(index, ir.AffineDimExpr) and index.position == span.loop
+        )
+        operand = transform.GetOperandOp(transform.AnyValueType.get(), op, [position])
+        preprocessing_transform.MatchDimBoundsOp(operand, dimension, lower_bound=span.low, upper_bound=span.high)
+        if span.multiple > 1:
+            preprocessing_transform.MatchDimIsMultipleOfOp(operand, dimension, span.multiple)
+
+
 def _match_operand(root: RootOp, op: ir.Value, position: int, tensor: Tensor) -> None:
-    """Match ops that have an operand at ``position`` of the type ``tensor``, whatever its size along open loops."""
+    """Match ops that have an operand at ``position`` of the type ``tensor``, of any size along loops of many sizes."""
     operand = transform.GetOperandOp(transform.AnyValueType.get(), op, [position])
     shape = list(tensor.shape)
-    for dimension, index in enumerate(affine_map(root.maps[position]).results if root.open_loops else ()):
-        if set(root.open_loops) & set(loops_in(index)):
+    several = set(root.loops_of_many_sizes)
+    for dimension, index in enumerate(affine_map(root.maps[position]).results if several else ()):
+        if several & set(loops_in(index)):
             shape[dimension] = OPEN
     kind = ir.RankedTensorType.get(shape, ir.Type.parse(tensor.element))
     preprocessing_transform.MatchCastCompatibleTypesOp(operand, kind)
