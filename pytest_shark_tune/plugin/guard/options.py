@@ -29,6 +29,7 @@ _OF_GUARDING = (
     "tune_identity",
     "tune_history",
     "tune_history_fail",
+    "tune_against",
 )
 """Options of runs that guard: they would change nothing in a run that tunes."""
 
@@ -46,9 +47,19 @@ def add_guard_options(parser: pytest.Parser) -> None:
         group.addoption(flag, action="store_true", default=False, help=help_text)
         parser.addini(flag.removeprefix("--").replace("-", "_"), help_text, type="bool", default=False)
 
+    def add_list(flag: str, metavar: str, help_text: str) -> None:
+        dest = flag.removeprefix("--").replace("-", "_")
+        group.addoption(flag, dest=dest, metavar=metavar, action="append", default=[], help=f"{help_text} (repeatable)")
+        parser.addini(dest, f"{help_text}; one a line", type="linelist", default=[])
+
     add("guard", "SPEC", "", "check this spec, from whatever source, against the models and suites on the command line")
     add("tolerance", "PERCENT", "4%", "how far a guarded entry may fall behind its recorded speed (default: 4 percent)")
     add("guard-route", "ROUTE", "compile", "how specs are applied: compile (shark-tune compile, default) or flag")
+    add_list(
+        "--tune-against",
+        "IREE",
+        "compare with another release of IREE: iree==3.12.0, a wheel of the compiler, or a Python that has both",
+    )
     add("history", "PATH", "", "append the speeds of guarded entries to a file, or to a file in a directory")
     add_flag("--tune-history-fail", "fail a run whose history shows that an entry or a default became slower")
     add_flag("--tune-strict", "fail a guarded entry with an undecided speed, and a run that finds nothing to guard")
@@ -65,6 +76,8 @@ class GuardOptions:
     """How far a speed check may fall behind its record: 0.04 reads as 4%."""
     strict: bool
     """Whether an undecided check fails, and a run that finds nothing to guard."""
+    against: tuple[str, ...]
+    """The other compilers that this one is compared with, as they are given; paths are absolute."""
     history: Path | None
     """The file or directory of the history, if any; an absolute path."""
     fails_on_history: bool
@@ -118,12 +131,21 @@ class GuardOptions:
             spec=_read_spec(spec) if spec is not None else None,
             tolerance=parse.parse_tolerance("--tune-tolerance", value("tolerance")),
             strict=bool(option_or_ini(config, "tune_strict")),
+            against=tuple(_rival(config, given) for given in option_or_ini(config, "tune_against")),
             history=history,
             fails_on_history=fails_on_history,
             trusts_identity=bool(option_or_ini(config, "tune_identity")),
             route=route,
             reports=ReportOptions.from_pytest_config(config),
         )
+
+
+def _rival(config: pytest.Config, given: str) -> str:
+    """Return another release as it is given, a path as an absolute one."""
+    if "==" in given:
+        return given
+    # A virtual environment's Python is a link, which has to stay one.
+    return str(config.invocation_params.dir / given)
 
 
 def _read_spec(path: Path) -> Path:
