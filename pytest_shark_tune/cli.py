@@ -7,14 +7,13 @@ from typing import Any
 
 import click
 
-from pytest_shark_tune.commands import landscapes, start
+from pytest_shark_tune.commands import landscapes, start, timing
 from pytest_shark_tune.commands.cache import cache
 from pytest_shark_tune.commands.compile import compile_model
 from pytest_shark_tune.commands.diff import diff_specs
 from pytest_shark_tune.commands.merge import merge_files
 from pytest_shark_tune.commands.merge_records import merge_records
 from pytest_shark_tune.commands.port import port_spec
-from pytest_shark_tune.commands.profile import profile_model
 from pytest_shark_tune.commands.report import report_runs
 from pytest_shark_tune.commands.rewrite import rewrite_model
 from pytest_shark_tune.commands.show import show
@@ -48,7 +47,8 @@ for _command in (
     start.info,
     start.init,
     space,
-    profile_model,
+    timing.profile_model,
+    timing.bisect_model,
     compile_model,
     merge_files,
     merge_records,

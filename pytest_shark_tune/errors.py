@@ -1,4 +1,4 @@
-"""The exceptions that the package raises on purpose, apart from ``pytest.UsageError``, and its warning.
+"""The exceptions that the package raises on purpose, apart from ``pytest.UsageError``, and its warnings.
 
 Modules that do not import pytest raise these. The plugin and the command line turn them into the message that a user
 sees.
@@ -20,6 +20,7 @@ __all__ = [
     "SpecNotParsed",
     "SpecRefused",
     "UndecidedWarning",
+    "UntestedReleaseWarning",
 ]
 
 
@@ -133,6 +134,10 @@ class UndecidedWarning(UserWarning):
 
 class CheckFailed(SharkTuneError):
     """An entry of a spec fails a check. The message gives the reason and the remedy."""
+
+
+class UntestedReleaseWarning(UserWarning):
+    """A release of IREE is tried that is not tested."""
 
 
 class CheckSkipped(SharkTuneError):

@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
@@ -97,7 +97,9 @@ class Compiler:
         self._timeout_option = timeout_option
         self._remedy = ""
         self._with_flags: dict[tuple[str, ...], Compiler] = {}
+        self._tools: Callable[[str], str] = _find_tool
         self._iree_compile = tool if tool is not None else _find_tool("iree-compile")
+        self._mark_roots = "--iree-codegen-add-tuner-attributes"
 
     @property
     def version(self) -> str:
@@ -232,7 +234,7 @@ class Compiler:
             return benchmarks, [_made(path).decode() for phase in phases for path in dump.glob(f"*.{phase}.mlir")]
 
     def _dump_benchmarks(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> list[str]:
-        options = ["--iree-codegen-add-tuner-attributes", "--iree-hal-dump-executable-benchmarks-to=-", *flags]
+        options = [self._mark_roots, "--iree-hal-dump-executable-benchmarks-to=-", *flags]
         done = self._run(directory, source, name, ["--compile-to=executable-configurations", *options])
         return _modules_in(done.stdout)
 
@@ -267,7 +269,7 @@ class Compiler:
         try:
             # With threads, IREE's pipelines sometimes deadlock on several executables.
             return process.run(
-                [_find_tool("iree-opt"), "-", "--mlir-disable-threading", *flags],
+                [self._tools("iree-opt"), "-", "--mlir-disable-threading", *flags],
                 timeout_s=self.timeout_s,
                 stdin=text,
                 memory_bytes=self.memory_bytes,

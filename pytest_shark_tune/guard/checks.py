@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain, repeat
@@ -35,9 +36,16 @@ class EntryEvaluator:
     so only this process remembers it.
     """
 
-    def __init__(self, session: Session, defaults: dict[str, Source], identity: IdentityCheck) -> None:
+    def __init__(
+        self,
+        session: Session,
+        defaults: dict[str, Source],
+        identity: IdentityCheck,
+        against: Callable[[GuardPlan, GuardEntry, AcceptanceCriteria], Verdict],
+    ) -> None:
         self._session = session
         self._identity = identity
+        self._against = against
         self._constraint_check = ConstraintCheck(session.builder)
         self._forms = FormChecks(session.untuned, session.models, defaults)
         self._applicability = Applicability(session.builder, session.cache, session.settings.route)
@@ -84,6 +92,10 @@ class EntryEvaluator:
         self, guarded: GuardPlan, entry: GuardEntry, check: EntryCheck, artifact: Artifact | None, alpha: float
     ) -> Verdict:
         """Run a check that needs a device."""
+        if entry.rival is not None:
+            allowance = -math.log(1 - self._session.settings.tolerance)
+            criteria = msgspec.structs.replace(self.criteria(entry, alpha), allowance=allowance)
+            return self._against(guarded, entry, criteria)
         if check in (EntryCheck.CORRECT, EntryCheck.BITS) and entry.form is None:
             return self._correct(guarded, entry, check, artifact)
         if check is EntryCheck.CORRECT:
@@ -164,7 +176,7 @@ class EntryEvaluator:
     def _check_device(self, entry: GuardEntry) -> None:
         if not self._session.settings.devices:
             raise CheckSkipped(f"there is no device here that runs {self._session.compiler.target} (--tune-device)")
-        if not entry.tasks and entry.form is None:
+        if not entry.tasks and entry.form is None and entry.rival is None:
             raise CheckSkipped("it applies to ops before the compiler rewrites them, and runs only as part of a model")
 
     def _form_fast(self, guarded: GuardPlan, entry: GuardEntry, form: FormRecord, alpha: float) -> Verdict:

@@ -53,6 +53,23 @@ _ENTRY_ID = "entry"
 """The id of the candidate if no record has one."""
 
 
+class RivalSubject(msgspec.Struct, frozen=True, kw_only=True):
+    """A dispatch or a whole model that is compared with another compiler's."""
+
+    compiler: str
+    """The other compiler, by the name that the user gave."""
+    model: str = ""
+    """The model's name; empty for a dispatch."""
+    task: Task | None = None
+    """The dispatch as this compiler has it."""
+    rival: Task | None = None
+    """The dispatch of the same structure as the other compiler has it."""
+    calls: dict[str, int] = {}
+    """How often each model calls the dispatch."""
+    unmatched: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """The dispatches of a model that only this compiler has, and those that only the other one has."""
+
+
 class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a spec."""
 
@@ -80,10 +97,14 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The ops of the spec that are left out; a note on the first entry that parses."""
     form: FormRecord | None = None
     """The record of a model's form, which is guarded like an entry."""
+    rival: RivalSubject | None = None
+    """What is compared with another compiler's code, in place of an entry of a spec."""
 
     @property
     def checks(self) -> tuple[EntryCheck, ...]:
         """The checks of the entry, in their order."""
+        if self.rival is not None:
+            return (EntryCheck.AGAINST,)
         if self.form is not None:
             return CHECKS_OF_FORM
         return CHECKS_OF_BITWISE_ENTRY if self.record is not None and self.record.bitwise else CHECKS_OF_ENTRY

@@ -9,13 +9,16 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.versions import Installation, OtherCompiler
 from pytest_shark_tune.errors import CommandFailed, InputError
+from pytest_shark_tune.guard.against import Rivalry, Rivals, rival_plan
 from pytest_shark_tune.guard.checks import EntryEvaluator
 from pytest_shark_tune.guard.identity import IdentityCheck
 from pytest_shark_tune.guard.plan import GuardedForm, GuardPlan, guard_key, make_guard_plan
 from pytest_shark_tune.plan.forms import form_source
 from pytest_shark_tune.plan.make import found_dispatches, plan_key
 from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.plan.types import Plan
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.form_files import find_forms
 from pytest_shark_tune.system.machine import processors
@@ -30,7 +33,12 @@ class GuardSession(Session):
     @cached_property
     def evaluator(self) -> EntryEvaluator:
         """The evaluator of this process's checks."""
-        return EntryEvaluator(self, self._defaults, IdentityCheck(self, self._replan))
+        return EntryEvaluator(self, self._defaults, IdentityCheck(self, self._replan), self._rivals.verdict)
+
+    @cached_property
+    def _rivals(self) -> Rivals:
+        """The other compilers of the run."""
+        return Rivals()
 
     @cached_property
     def _defaults(self) -> dict[str, Source]:
@@ -51,6 +59,50 @@ class GuardSession(Session):
         sources, forms = self._formed(self.planner.read(given, directory), spec_path)
         return self._plan_of(sources, forms, spec_path)
 
+    def rival_plan(self, given: Sequence[object], directory: Path, installation: Installation) -> GuardPlan:
+        """The plan for comparing this compiler with another one on the dispatches and models of some sources.
+
+        Args:
+            given: the sources, as a marker has them.
+            directory: relative paths start here.
+            installation: the other compiler.
+
+        Raises:
+            InputError: a source cannot be read or compiled.
+        """
+        compiler = OtherCompiler(installation, self.compiler.target, self.compiler.flags)
+        self._rivals[installation.name] = Rivalry(self, compiler)
+        sources = self.planner.read(given, directory)
+        plan = self._found(sources)
+        rival = self.with_compiler(compiler)._found(sources) if compiler.reads_dispatches else None
+        return rival_plan(compiler, plan, rival)
+
+    def plan_of(self, given: Sequence[object], directory: Path) -> Plan:
+        """The dispatches of some sources, without candidates.
+
+        Raises:
+            InputError: a source cannot be read or compiled.
+        """
+        plan = self._found(self.planner.read(given, directory))
+        self.planner.add_models(plan.sources)
+        return plan
+
+    def _found(self, sources: Sequence[Source]) -> Plan:
+        """The dispatches of sources without candidates; one process finds them, the others read them from the cache."""
+        find = partial(
+            found_dispatches,
+            sources,
+            self.compiler,
+            processors=processors(),
+            rotate_bytes=self.settings.rotate_bytes,
+            report=self.report,
+        )
+        return self.planner.stored(self._plan_key(sources), find, sources)
+
+    def _plan_key(self, sources: Sequence[Source]) -> str:
+        rotate_bytes = self.settings.rotate_bytes
+        return plan_key(sources, self.compiler, processors=processors(), rotate_bytes=rotate_bytes)
+
     def _replan(self, guarded: GuardPlan, compiler: Compiler) -> tuple[Session, GuardPlan]:
         """Plan the same sources and spec with another compiler, in the session that has it.
 
@@ -62,12 +114,8 @@ class GuardSession(Session):
 
     def _plan_of(self, sources: Sequence[Source], forms: Mapping[str, GuardedForm], spec_path: Path) -> GuardPlan:
         device_name = self.settings.device_name
-        count, rotate_bytes = processors(), self.settings.rotate_bytes
-        key = plan_key(sources, self.compiler, processors=count, rotate_bytes=rotate_bytes)
-        find = partial(
-            found_dispatches, sources, self.compiler, processors=count, rotate_bytes=rotate_bytes, report=self.report
-        )
-        plan = self.planner.stored(key, find, sources)
+        key = self._plan_key(sources)
+        plan = self._found(sources)
         self.planner.add_models(plan.sources)
         make = partial(make_guard_plan, plan, key, spec_path, device_name=device_name, forms=forms)
         found = self.cache.get_or_make("plans", guard_key(key, spec_path, device_name, forms), GuardPlan, make)

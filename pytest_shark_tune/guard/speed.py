@@ -25,6 +25,7 @@ __all__ = [
     "AcceptanceCriteria",
     "decide",
     "judge",
+    "log_e_value",
     "most_rounds",
     "run_sequential_test",
     "session_allowance",
@@ -118,15 +119,15 @@ def decide(rounds: Sequence[Measurement], criteria: AcceptanceCriteria, spent_s:
     """
     count = len(rounds)
     margins = [math.log(played.ratio) - _threshold(played, criteria) for played in rounds]
-    log_e_value, enough = _log_e_value(margins), -math.log(criteria.alpha)
-    if log_e_value >= enough:
+    log_e, enough = log_e_value(margins), -math.log(criteria.alpha)
+    if log_e >= enough:
         slowest = _default_threshold(criteria)
-        below_default = _log_e_value([math.log(played.ratio) - slowest for played in rounds]) >= enough
+        below_default = log_e_value([math.log(played.ratio) - slowest for played in rounds]) >= enough
         baseline_us = statistics.median(played.baseline_median_us for played in rounds)
         return CheckOutcome.FAILED if below_default or not _is_slowed(baseline_us, criteria) else CheckOutcome.UNDECIDED
     if count >= _FEWEST_TO_KEEP and _lower_end(rounds, margins) > 0:
         return CheckOutcome.PASSED
-    is_late = count >= _FEWEST and spent_s >= criteria.budget_s and log_e_value <= 0
+    is_late = count >= _FEWEST and spent_s >= criteria.budget_s and log_e <= 0
     return CheckOutcome.UNDECIDED if is_late or count >= most_rounds(criteria.alpha) else None
 
 
@@ -152,8 +153,8 @@ def judge(entry: str, measurement: Measurement, criteria: AcceptanceCriteria) ->
     return _speed_verdict(entry, outcome, measurement, criteria)
 
 
-def _log_e_value(margins: Sequence[float]) -> float:
-    """The logarithm of the e-value: of a stake of 1 after betting on every margin's being negative."""
+def log_e_value(margins: Sequence[float]) -> float:
+    """Return the logarithm of the e-value: of a stake of 1 after betting on every margin's being negative."""
     below = sum(margin < 0 for margin in margins)
     return below * _GAIN + (len(margins) - below) * _LOSS
 

@@ -10,7 +10,10 @@ __all__ = ["CHECKS_OF_BITWISE_ENTRY", "CHECKS_OF_ENTRY", "CHECKS_OF_FORM", "Chec
 
 
 class EntryCheck(StrEnum):
-    """The checks of an entry or of a model's form, in their order: none can pass if one before it fails."""
+    """The checks of an entry or of a model's form, in their order: none can pass if one before it fails.
+
+    The last one needs no spec: it compares a dispatch or a model with what another compiler makes of it.
+    """
 
     COMPILES = "compiles"
     PARSES = "parses"
@@ -19,16 +22,17 @@ class EntryCheck(StrEnum):
     CORRECT = "correct"
     BITS = "bits"
     FAST = "fast"
+    AGAINST = "against"
 
     @property
     def is_static(self) -> bool:
         """Whether it needs no device."""
-        return self not in (EntryCheck.CORRECT, EntryCheck.BITS, EntryCheck.FAST)
+        return self not in (EntryCheck.CORRECT, EntryCheck.BITS, EntryCheck.FAST, EntryCheck.AGAINST)
 
 
 CHECKS_OF_FORM = (EntryCheck.COMPILES, EntryCheck.CORRECT, EntryCheck.FAST)
 """The checks of a model's form."""
-CHECKS_OF_BITWISE_ENTRY = tuple(check for check in EntryCheck if check is not EntryCheck.COMPILES)
+CHECKS_OF_BITWISE_ENTRY = tuple(check for check in EntryCheck if check not in (EntryCheck.COMPILES, EntryCheck.AGAINST))
 """The checks of an entry of a spec that was tuned with ``--tune-bitwise``."""
 CHECKS_OF_ENTRY = tuple(check for check in CHECKS_OF_BITWISE_ENTRY if check is not EntryCheck.BITS)
 """The checks of another entry of a spec."""
@@ -58,6 +62,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A remark on a check that passed, for instance that the default is as fast by now."""
     by_identity: bool = False
     """Whether a speed check passed without a measurement, since the machine code is the one that was measured."""
+    calls: dict[str, int] = msgspec.field(default_factory=dict)
+    """How often each model calls a dispatch that was compared with another compiler's."""
     calibration: dict[str, float] = msgspec.field(default_factory=dict)
     """The times of microbenchmarks beside a measured speed, if a history is kept; see `guard.history`."""
     metrics: dict[str, float] = msgspec.field(default_factory=dict, name="figures")

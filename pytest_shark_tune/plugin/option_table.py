@@ -209,6 +209,12 @@ _GUARD = (
         "how specs are applied: compile (shark-tune compile, default) or flag",
         Mode.GUARD,
     ),
+    _list(
+        "--tune-against",
+        "IREE",
+        "compare with another release of IREE: iree==3.12.0, a wheel of the compiler, or a Python that has both",
+        Mode.GUARD,
+    ),
     _value(
         "history",
         "PATH",

@@ -85,7 +85,10 @@ def terminal_lines(results: Iterable[GuardResult], failures: Sequence[GuardFailu
     reasons = Counter(map(_first_line, skipped))
     yield from (f"skipped {number}: {reason}" for reason, number in reasons.most_common())
     yield from dict.fromkeys(result.where for result in found)
-    yield from (f"spec: {spec}" for spec in dict.fromkeys(result.spec for result in found))
+    yield from (
+        f"spec: {spec}"
+        for spec in dict.fromkeys(result.spec for result in found if result.verdict.check is not EntryCheck.AGAINST)
+    )
 
 
 def github_lines(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
@@ -61,6 +61,17 @@ class DeviceChildren:
                     yield self._child(uri)
             finally:
                 self.end(uri)
+
+    @contextmanager
+    def side_by_side(self, environments: Iterable[Mapping[str, str] | None]) -> Iterator[list[DeviceChild]]:
+        """Hold a device and a new child for each of some environments, all of which end with the context.
+
+        Raises:
+            CandidateFailed: a child died or refused a request.
+        """
+        with self.lease() as uri, self._failures(uri), ExitStack() as stack:
+            self.end(uri)
+            yield [stack.enter_context(DeviceChild(uri, env=env)) for env in environments]
 
     def end(self, uri: str) -> None:
         """End the child of a device, if there is one."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.compiler.versions import Installation, find_installation
 from pytest_shark_tune.device.identity import device_slug
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.guard.plan import GuardPlan
@@ -20,6 +21,9 @@ from pytest_shark_tune.plugin.items import case_of
 from pytest_shark_tune.records.snapshot import find_snapshots, recorded_targets, snapshot_path
 
 __all__ = ["GuardCollector", "drop_strangers"]
+
+_RELEASES = "releases"
+"""The directory in the cache for other releases of IREE, which is never evicted."""
 
 
 class GuardCollector:
@@ -41,6 +45,12 @@ class GuardCollector:
         sources = [source for source in given if not isinstance(source, CustomTask)]
         found: list[TuningCase] = []
         try:
+            for rival in self._setup.guard.against if sources else ():
+                plan = self._setup.session.rival_plan(sources, path.parent, self._installation(rival))
+                self.plans.setdefault(plan.spec_path, []).append(plan)
+                found += guard_cases(plan, suite, Path(rival).name)
+            if self._setup.guard.against:
+                return found
             for spec, slug in self._specs(path) if sources else ():
                 plan = self._setup.session.guard_plan(sources, path.parent, spec)
                 if not plan.entries and self._setup.guard.spec is None:
@@ -51,6 +61,17 @@ class GuardCollector:
         except InputError as error:
             return [TuningCase(Role.INPUT, NO_PLAN, problem=str(error))]
         return found
+
+    def _installation(self, given: str) -> Installation:
+        """Another release of IREE, which is installed in the cache if it is given by its version or as a wheel.
+
+        Raises:
+            InputError: it cannot be used; the message names the option.
+        """
+        try:
+            return find_installation(given, self._setup.options.cache / _RELEASES)
+        except InputError as error:
+            raise InputError(f"--tune-against: {error}") from error
 
     def _refuse_same_models(self, guarded: GuardPlan) -> None:
         """Refuse two models of one name: records know a model by its name alone, so ops of one would be missed.
@@ -142,7 +163,7 @@ def _function_of(item: pytest.Item) -> str:
 def _is_for(guarded: Guarded) -> bool:
     """Whether an entry is for a source of the test: it has dispatches there, or its record names one of them."""
     record, sources = guarded.entry.record, {source.name for source in guarded.plan.plan.sources}
-    if guarded.entry.form is not None:
+    if guarded.entry.form is not None or guarded.entry.rival is not None:
         return True
     return bool(guarded.entry.tasks) or (record is not None and any(op.source in sources for op in record.ops))
 

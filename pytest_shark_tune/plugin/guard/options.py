@@ -41,6 +41,8 @@ class GuardOptions:
     """How far a speed check may fall behind its record: 0.04 reads as 4%."""
     strict: bool
     """Whether an undecided check fails, and a run that finds nothing to guard."""
+    against: tuple[str, ...]
+    """The other compilers that this one is compared with, as they are given; paths are absolute."""
     history: Path | None
     """The file or directory of the history, if any; an absolute path."""
     fails_on_history: bool
@@ -92,6 +94,7 @@ class GuardOptions:
             spec=_read_spec(spec) if spec is not None else None,
             tolerance=parse.parse_tolerance("--tune-tolerance", value("tolerance")),
             strict=bool(option_or_ini(config, "tune_strict")),
+            against=tuple(_rival(config, given) for given in option_or_ini(config, "tune_against")),
             history=history,
             fails_on_history=fails_on_history,
             trusts_identity=bool(option_or_ini(config, "tune_identity")),
@@ -106,6 +109,14 @@ def _refuse_other_mode(config: pytest.Config) -> None:
         raise pytest.UsageError(f"{given[0]}: it is for checking specs, and --tune makes one: give one of the two")
     if not tuning_is_on(config) and (given := options_given(config, destinations(Mode.TUNE))):
         raise pytest.UsageError(f"{given[0]}: it is for tuning, and this run only checks specs: add --tune")
+
+
+def _rival(config: pytest.Config, given: str) -> str:
+    """Return another release as it is given, a path as an absolute one."""
+    if "==" in given:
+        return given
+    # A virtual environment's Python is a link, which has to stay one.
+    return str(config.invocation_params.dir / given)
 
 
 def _read_spec(path: Path) -> Path:

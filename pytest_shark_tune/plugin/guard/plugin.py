@@ -68,7 +68,9 @@ class GuardingPlugin:
         refuse_strays(self._config, self._setup.session, items)
         drop_strangers(items, session, self._setup.guard.spec)
         guarded = [case.guarded for item in items if (case := case_of(item)) and case.guarded]
-        self._evaluator.alpha = RUN_ALPHA / max(1, sum(check.check is EntryCheck.FAST for check in guarded))
+        self._evaluator.alpha = RUN_ALPHA / max(
+            1, sum(check.check in (EntryCheck.FAST, EntryCheck.AGAINST) for check in guarded)
+        )
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:

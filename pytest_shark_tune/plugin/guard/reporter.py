@@ -197,10 +197,13 @@ class GuardReporter:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the counts and the notable results and, on GitHub, annotations beside the code."""
         if self._results or self._failures:
+            from pytest_shark_tune.report.against_text import against_lines
             from pytest_shark_tune.report.guard_text import github_lines, terminal_lines
 
             reporting.section(terminalreporter, "shark-tune guard")
             for line in terminal_lines(self._results.values(), self._shown_failures):
+                reporting.write_line(terminalreporter, line)
+            for line in against_lines(self._results.values()):
                 reporting.write_line(terminalreporter, line)
             for line in self._history.lines() if self._history is not None else ():
                 reporting.write_line(terminalreporter, line)

@@ -130,6 +130,7 @@ def test_a_run_tells_changes_and_fails_only_if_asked_to(fails: bool, tmp_path: P
         spec=None,
         tolerance=0.04,
         strict=False,
+        against=(),
         history=path,
         fails_on_history=fails,
         trusts_identity=False,

@@ -1,0 +1,217 @@
+"""Other releases of IREE beside the installed one: where they are, and how they differ.
+
+An installation is a directory of packages. Its compiler runs from there, and a process that has the directory first on
+its path runs its runtime. Every difference between releases that this package meets is an adapter in this module.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.target import Target
+from pytest_shark_tune.errors import CommandFailed, InputError, UntestedReleaseWarning
+from pytest_shark_tune.system import journal, process
+from pytest_shark_tune.system.cache import file_digest
+from pytest_shark_tune.system.cleanup import scratch_directory
+
+__all__ = ["SUPPORTED", "Installation", "OtherCompiler", "child_environment", "find_installation", "release_of"]
+
+SUPPORTED: Final = ((3, 11), (3, 12), (3, 13))
+"""The minor releases that are tested."""
+_PACKAGES = ("iree-base-compiler", "iree-base-runtime")
+_INSTALL_TIMEOUT_S, _ASK_TIMEOUT_S = 1800.0, 60.0
+_DISPATCHES_ARE_READ = (3, 12)
+"""Releases before write benchmark modules that this release does not parse: whole models are compared alone."""
+_ASK = """
+import importlib.metadata, json, os, sys
+import iree.compiler, iree.runtime
+root = lambda module: os.path.dirname(os.path.dirname(list(module.__path__)[0]))
+print(json.dumps({
+    "version": importlib.metadata.version("iree-base-compiler"),
+    "compiler": root(iree.compiler), "runtime": root(iree.runtime), "python": list(sys.version_info[:2]),
+}))
+"""
+
+
+class Installation(msgspec.Struct, frozen=True, kw_only=True):
+    """A release of IREE in a directory: the compiler and its runtime."""
+
+    name: str
+    """The name that the user gave: ``iree==3.12.0``, the name of a wheel, or the path of a Python."""
+    version: str
+    directory: str
+    """The directory that has the package ``iree``."""
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """The minor release."""
+        return release_of(self.version)
+
+    def tool(self, name: str) -> str:
+        """Return the path of one of the compiler's commands.
+
+        Raises:
+            InputError: it has none of that name.
+        """
+        path = Path(self.directory, "iree", "compiler", "_mlir_libs", name)
+        if not path.exists():
+            raise InputError(f"{self.name} has no {name} in {path.parent}: install iree-base-compiler there again")
+        return os.fspath(path)
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """The answer of another Python."""
+
+    version: str
+    compiler: str
+    runtime: str
+    python: tuple[int, int]
+
+
+def release_of(version: str) -> tuple[int, int]:
+    """Return the minor release of a version such as ``3.12.0`` or ``3.14.0rc20261101``.
+
+    Raises:
+        InputError: it is no version.
+    """
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None:
+        raise InputError(f"{version!r} is no version of IREE, such as 3.12.0")
+    return int(found[1]), int(found[2])
+
+
+def find_installation(given: str, directory: Path) -> Installation:
+    """Find or install a release of IREE.
+
+    Args:
+        given: ``iree==VERSION``, the path of a wheel of the compiler with the runtime's beside it, or the path of a
+            Python that has both.
+        directory: releases that pip installs are kept here.
+
+    Raises:
+        InputError: there is no such release, or it cannot be used here.
+    """
+    name, _, version = given.partition("==")
+    if version and name in ("iree", *_PACKAGES):
+        release_of(version)
+        packages = [f"{package}=={version}" for package in _PACKAGES]
+        found = _installed(given, version, packages, directory / version)
+    elif given.endswith(".whl"):
+        found = _from_wheels(given, directory)
+    else:
+        found = _from_python(given)
+    if found.release not in SUPPORTED:
+        tested = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED)
+        warnings.warn(
+            UntestedReleaseWarning(f"IREE {found.version} is tried, but only {tested} are tested"), stacklevel=2
+        )
+    return found
+
+
+def _from_wheels(given: str, directory: Path) -> Installation:
+    wheel = Path(given)
+    if not wheel.is_file():
+        raise InputError(f"there is no wheel {given}")
+    _, _, rest = wheel.name.partition("-")
+    version = rest.partition("-")[0]
+    release_of(version)
+    beside = sorted(wheel.parent.glob(f"iree_base_runtime-{version}-*.whl"))
+    if not beside:
+        raise InputError(
+            f"{given}: put iree-base-runtime's wheel of version {version} beside it, since both belong together"
+        )
+    digest = "-".join(file_digest(path)[:12] for path in (wheel, beside[0]))
+    return _installed(wheel.name, version, [os.fspath(wheel), os.fspath(beside[0])], directory / f"{version}-{digest}")
+
+
+def _from_python(given: str) -> Installation:
+    try:
+        done = process.run([given, "-c", _ASK], timeout_s=_ASK_TIMEOUT_S)
+        asked = msgspec.json.decode(done.stdout, type=_Asked)
+    except CommandFailed as error:
+        why = error.stderr.strip().splitlines()[-1:] or [str(error)]
+        raise InputError(
+            f"{given} is neither iree==VERSION, a wheel nor a Python with iree-base-compiler and iree-base-runtime: "
+            f"{why[0]}"
+        ) from error
+    except msgspec.DecodeError as error:
+        raise InputError(f"{given}: its answer is not understood: {error}") from error
+    if asked.python != sys.version_info[:2]:
+        own, other = (".".join(map(str, version)) for version in (sys.version_info[:2], asked.python))
+        raise InputError(f"{given} is Python {other}, and this is Python {own}: make the environment with Python {own}")
+    if asked.compiler != asked.runtime:
+        raise InputError(
+            f"{given}: its compiler lies in {asked.compiler} and its runtime in {asked.runtime}: install both in one "
+            "environment"
+        )
+    return Installation(name=given, version=asked.version, directory=asked.compiler)
+
+
+def _installed(name: str, version: str, packages: Sequence[str], directory: Path) -> Installation:
+    """The installation of packages in a directory; pip makes it if it is not there."""
+    if not directory.exists():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        made = directory.with_name(f".{directory.name}.{os.getpid()}")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+        try:
+            process.run([*command, os.fspath(made), *packages], timeout_s=_INSTALL_TIMEOUT_S)
+        except CommandFailed as error:
+            shutil.rmtree(made, ignore_errors=True)
+            why = [line for line in error.stderr.splitlines() if line.startswith("ERROR")] or [str(error)]
+            raise InputError(f"{name} cannot be installed: {why[-1]}") from error
+        try:
+            made.rename(directory)
+        except OSError:  # Another run was faster.
+            shutil.rmtree(made, ignore_errors=True)
+    return Installation(name=name, version=version, directory=os.fspath(directory))
+
+
+def child_environment(installation: Installation, env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return an environment in which a child of this Python runs the runtime of an installation."""
+    inherited = env.get("PYTHONPATH")
+    return {**env, "PYTHONPATH": os.pathsep.join(filter(None, (installation.directory, inherited)))}
+
+
+class OtherCompiler(Compiler):
+    """The compiler of another release, as far as models are compiled untuned and their dispatches are found."""
+
+    def __init__(self, installation: Installation, target: Target, flags: Sequence[str] = ()) -> None:
+        super().__init__(target, flags, tool=installation.tool("iree-compile"))
+        self.installation = installation
+        self._tools = installation.tool
+
+    @property
+    def version(self) -> str:
+        """The version of the compiler's package."""
+        return self.installation.version
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Everything that determines the code beside the source."""
+        library = Path(self.installation.tool("libIREECompiler.so")).stat()
+        return (*super().identity, self.version, self.installation.directory, str(library.st_mtime_ns))
+
+    @property
+    def reads_dispatches(self) -> bool:
+        """Whether its benchmark modules can be read here."""
+        return self.installation.release >= _DISPATCHES_ARE_READ
+
+    def compile_model(self, text: str, out: Path, name: str) -> None:
+        """Compile a whole model as it is.
+
+        Raises:
+            CommandFailed: the compiler fails.
+        """
+        with scratch_directory() as directory:
+            made, _ = self._compile(directory, text, name, [])
+            journal.replace_file(out, made.read_bytes())
