@@ -56,6 +56,12 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def hostile(session: nox.Session) -> None:
+    """Run the tests of docs/faults.md that take minutes: malformed files, faults and other hosts."""
+    _pytest(session, "-m", "slow", "-n0", "-rs", "tests/integration/hostile", "tests/integration/tune/test_faults.py")
+
+
+@nox.session
 def smoke(session: nox.Session) -> None:
     """Run the first slow test of each module."""
     _pytest(session, "-m", "smoke")

@@ -63,16 +63,21 @@ def compile_model(
     exit status is 1, but OUTPUT is still written.
     """
     _check_flags(flags)
+    named_by = ""
     record = read_form(form_file) if form_file is not None else None
     if record is not None and form_file is not None:
         tune_target, flags = record.target, (*record.compile_flags, *flags)
         shapes = shapes or record.shape_lines
-        spec = spec or (form_file.parent / record.spec if record.spec else None)
+        if spec is None and record.spec:
+            spec, named_by = form_file.parent / record.spec, f"--form {form_file}: "
     if record is None and spec is None:
         raise InputError("give a spec with --spec, or the record of a form with --form")
     compiler = Compiler(resolve_target(tune_target), flags).for_models
-    check_output_path(output)
-    text = read_whole_spec(spec) if spec is not None else ""
+    check_output_path(output, replaces=False)
+    try:
+        text = read_whole_spec(spec) if spec is not None else ""
+    except InputError as error:
+        raise InputError(f"{named_by}{error}") from error
     source = read_model(model, shapes, dims)
     if record is not None and not record.form.is_default:
         source = _in_form(source, record.form)

@@ -18,16 +18,21 @@ from rich.text import Text
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.snapshot import records_path
+from pytest_shark_tune.system.journal import check_replaceable
 from pytest_shark_tune.system.terminal import escaped, escaped_json
 
 __all__ = ["check_output_path", "check_spec_output", "print_json", "print_table", "report", "writing"]
 
 
-def check_output_path(output: Path) -> None:
+def check_output_path(output: Path, *, replaces: bool = True) -> None:
     """Check that a file can be written to ``output``.
 
+    Args:
+        output: The path.
+        replaces: Whether the file is put in the place of an older one. The compiler writes into it instead.
+
     Raises:
-        InputError: it is a directory, or its directory is absent or cannot be written to.
+        InputError: it is a directory, a pipe or a device, or its directory is absent or cannot be written to.
     """
     directory = output.absolute().parent
     try:
@@ -35,6 +40,8 @@ def check_output_path(output: Path) -> None:
             raise InputError(f"-o {output}: this is a directory, name a file in it")
         if not directory.is_dir():
             raise InputError(f"-o {output}: there is no directory {output.parent}")
+        if replaces:
+            check_replaceable(output)
     except OSError as error:  # For example a name that is too long.
         raise InputError(f"-o {output}: cannot be written: {error.strerror}") from error
     if not os.access(directory, os.W_OK | os.X_OK):

@@ -95,10 +95,7 @@ class ReportOptions:
         """
         options = cls(option_path(config, "report_md"), option_path(config, "report_html"))
         for flag, path in (("--tune-report-md", options.markdown), ("--tune-report-html", options.page)):
-            if path is not None and (path.is_dir() or not path.parent.is_dir()):
-                raise pytest.UsageError(
-                    f"{flag}: {path} is not a file in an existing directory: make the directory first"
-                )
+            parse.check_new_file(flag, path)
         return options
 
 
@@ -233,10 +230,8 @@ class TuneOptions:
             reports=ReportOptions.from_pytest_config(config),
             target_is_given=config.getoption("tune_target") is not None,
         )
-        if options.starter and not options.starter.is_file():
-            raise pytest.UsageError(f"--tune-starter-spec: there is no file {options.starter}")
-        if options.landscape and options.landscape.is_dir():
-            raise pytest.UsageError(f"--tune-record-landscape: {options.landscape} is a directory; name a file in it")
+        parse.check_file("--tune-starter-spec", options.starter)
+        parse.check_no_directory("--tune-record-landscape", options.landscape)
         if stop_after and (given := options_given(config, _REPORTS)):
             raise pytest.UsageError(f"{given[0]}: with --tune-stop-after nothing is measured that could be reported")
         unprofiled = "--tune-bundle" if bundle else "--tune-stop-after" if stop_after else ""

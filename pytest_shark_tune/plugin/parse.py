@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +15,13 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.forms.registry import forms_for
+from pytest_shark_tune.system.journal import check_replaceable
 from pytest_shark_tune.system.machine import last_level_cache_bytes
 
 __all__ = [
+    "check_file",
+    "check_new_file",
+    "check_no_directory",
     "naming",
     "parse_choice",
     "parse_compile_timeout",
@@ -54,6 +59,43 @@ def naming(option: str) -> Iterator[None]:
         yield
     except (InputError, UnicodeDecodeError) as error:
         raise pytest.UsageError(f"{option}: {error}") from error
+    except OSError as error:  # For example a name that is too long.
+        raise pytest.UsageError(f"{option}: {error.filename} cannot be used: {error.strerror}") from error
+
+
+def check_file(option: str, path: Path | None) -> None:
+    """Make sure that a file exists, if one is given.
+
+    Raises:
+        pytest.UsageError: it does not.
+    """
+    with naming(option):
+        if path is not None and not path.is_file():
+            raise InputError(f"there is no file {path}")
+
+
+def check_no_directory(option: str, path: Path | None) -> None:
+    """Make sure that a path is no directory, if one is given.
+
+    Raises:
+        pytest.UsageError: it is one.
+    """
+    with naming(option):
+        if path is not None and path.is_dir():
+            raise InputError(f"{path} is a directory; name a file in it")
+
+
+def check_new_file(option: str, path: Path | None) -> None:
+    """Make sure that a file can be made at a path, if one is given.
+
+    Raises:
+        pytest.UsageError: it is a directory, a pipe or a device, or its directory does not exist.
+    """
+    with naming(option):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise InputError(f"{path} is not a file in an existing directory: make the directory first")
+        if path is not None:
+            check_replaceable(path)
 
 
 def parse_target(text: str) -> Target:

@@ -35,7 +35,9 @@ def append_step_summary(text: str) -> str:
     if not path:
         return ""
     try:
-        with Path(path).open("a", encoding="utf-8") as file:
+        # A pipe that nobody reads is an error then, and does not block.
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
             file.write(f"{text}\n")
     except OSError as error:
         return f"{_STEP_SUMMARY}: cannot write {path}: {error.strerror}"

@@ -147,6 +147,10 @@ def read_landscape(path: Path) -> Landscape:
         raise InputError(f"{path}: no candidate was measured, so there is nothing to find")
     if not all(0 < time < math.inf for time in [*times, *sum(landscape.baseline_samples_us, ())]):
         raise InputError(f"{path}: times must be positive numbers of microseconds")
+    try:
+        landscape.table()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return landscape
 
 

@@ -69,9 +69,11 @@ def make_marked(prefix: str, parent: str | os.PathLike[str] | None = None) -> Pa
 
 
 def temporary_directory() -> Path:
-    """The directory that ``TMPDIR`` names, even if nothing can be written there; without one, Python's choice."""
-    given = os.environ.get("TMPDIR", "")
-    if given and Path(given).is_dir():
+    """The directory that ``TMPDIR`` names, even if nothing can be written there; without one, Python's choice.
+
+    Python would use another one instead. The compiler would not, and its messages do not name the variable.
+    """
+    if given := os.environ.get("TMPDIR", ""):
         return Path(given).absolute()
     try:
         return Path(tempfile.gettempdir())

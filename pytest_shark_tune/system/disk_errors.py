@@ -8,6 +8,7 @@ from pathlib import Path
 
 __all__ = ["Storage"]
 
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
@@ -30,10 +31,8 @@ class Storage:
             path = Path(error.filename)
             for option, directory in self._directories.items():
                 if path.is_relative_to(directory):
-                    return (
-                        f"{option}: cannot write to {path}: {problem}; make room in {directory}, or name another "
-                        "directory"
-                    )
+                    room = "" if error.errno in _ABSENT else f"make room in {directory}, or "
+                    return f"{option}: cannot write to {path}: {problem}; {room}name another directory"
         elif error.errno in _FULL:
             places = ", ".join(f"{directory} ({option})" for option, directory in self._directories.items())
             return f"cannot write: {problem}; make room in {places}"

@@ -5,9 +5,11 @@ Not a database: people and other tools read these files, and one write per line 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -20,7 +22,17 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.system.files import decode_json, opened_plain
 from pytest_shark_tune.system.terminal import escaped_line
 
-__all__ = ["append", "create_exclusive", "damaged_lines", "digest", "read", "replace_file", "replace_parts", "stream"]
+__all__ = [
+    "append",
+    "check_replaceable",
+    "create_exclusive",
+    "damaged_lines",
+    "digest",
+    "read",
+    "replace_file",
+    "replace_parts",
+    "stream",
+]
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -148,6 +160,7 @@ def replace_parts(path: Path, parts: Iterable[bytes]) -> None:
     Raises:
         OSError: the file cannot be written, as on a full disk. The old file is whole.
     """
+    check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -161,6 +174,18 @@ def replace_parts(path: Path, parts: Iterable[bytes]) -> None:
     finally:
         with suppress(OSError):  # An error that kept it from being written may also keep it from being found.
             partial.unlink()
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to put a file in the place of something that is none, such as ``/dev/null``: root could do so.
+
+    Raises:
+        OSError: it is a pipe or a device, or a link to one, to a directory, or to an open file as ``/dev/stdout`` is.
+    """
+    with suppress(FileNotFoundError):
+        is_open_file = path.is_symlink() and path.readlink().is_relative_to("/proc")
+        if is_open_file or not (stat.S_ISREG(path.stat().st_mode) or path.is_dir()):
+            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
 
 
 def create_exclusive(path: Path, content: bytes) -> bytes:

@@ -18,3 +18,13 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     tests = re.findall(r"\btests/\S+?\.py\b", text)
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert [path for path in tests if not (ROOT / path).exists()] == []
+
+
+def test_every_fault_has_a_test() -> None:
+    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \| (.+) \| `(\S+\.py)(?:::(\w+))?` \|$", page.partition("## Tests\n")[2], re.M)
+    assert len(rows) >= 30
+    for fault, _, path, name in rows:
+        assert (ROOT / "tests" / path).is_file(), fault
+        text = (ROOT / "tests" / path).read_text(encoding="utf-8")
+        assert re.search(rf"^def {name or 'test_'}", text, re.M), f"{fault}: {path} has no {name}"

@@ -21,6 +21,7 @@ from pytest_shark_tune.plugin.xdist.remote import (
     end_with_run,
     is_remote,
     paths_of_worker,
+    refuse_each,
     share_of_worker,
     shared_directory,
 )
@@ -126,6 +127,7 @@ def set_up(config: pytest.Config) -> Setup:
 
 def _first_share(config: pytest.Config, options: TuneOptions, compiler: Compiler) -> ProcessShare:
     """The share of the process that controls the run, which checks the inputs and makes the shared directories."""
+    refuse_each(config)
     cleanup.remove_abandoned()
     remote = is_remote(config)
     try:

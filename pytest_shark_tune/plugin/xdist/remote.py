@@ -31,6 +31,7 @@ __all__ = [
     "is_remote",
     "mark_lost",
     "paths_of_worker",
+    "refuse_each",
     "share_of_worker",
     "shared_directory",
 ]
@@ -65,6 +66,19 @@ def is_remote(config: pytest.Config) -> bool:
 
     specs = map(XSpec, parse_tx_spec_config(config))
     return any(not spec.popen or spec.chdir for spec in specs)
+
+
+def refuse_each(config: pytest.Config) -> None:
+    """Refuse ``--dist each``, which no run that tunes can do.
+
+    Raises:
+        pytest.UsageError: it is given, and there are workers.
+    """
+    if getattr(config.option, "dist", "no") == "each" and getattr(config.option, "tx", None):
+        raise pytest.UsageError(
+            "--dist each: a run that tunes shares the tests of one search among its workers, and runs none of them "
+            "twice: use --dist load, or tune on each host by itself and join the results with shark-tune merge-records"
+        )
 
 
 def shared_directory(cache: Path) -> HeldDirectory:

@@ -35,7 +35,8 @@ class Scale:
             return (self.start + self.end) / 2
         value = min(max(value, self.low), self.high)
         if self.is_log:
-            part = math.log(value / self.low) / math.log(self.high / self.low)
+            # Not the logarithms of quotients: those of very large and very small numbers are infinite.
+            part = (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         else:
             part = (value - self.low) / (self.high - self.low)
         return self.start + part * (self.end - self.start)
@@ -47,7 +48,7 @@ class Scale:
         if self.is_log and self.high / self.low > _WIDE:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for digits in ((1, 2, 5), (1, 3), (1,)):
-                found = [digit * 10.0**decade for decade in decades for digit in digits]
+                found = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
                 found = [value for value in found if self.low <= value <= self.high]
                 if len(found) <= most:
                     return found

@@ -127,15 +127,26 @@ def test_a_third_interrupt_ends_the_run_at_once(make_suite: MakeSuite) -> None:
     assert (outcome.out / "spec.mlir").read_text() == "// of a run long ago\n"
 
 
-@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
-def test_termination_ends_a_run_as_an_interrupt_does(make_suite: MakeSuite, workers: str) -> None:
+@pytest.mark.parametrize(
+    ("workers", "number"),
+    [
+        ("-n0", signal.SIGTERM),
+        *(
+            pytest.param(workers, number, marks=pytest.mark.slow)
+            for workers, number in (("-n2", signal.SIGTERM), ("-n0", signal.SIGHUP), ("-n2", signal.SIGHUP))
+        ),
+    ],
+)
+def test_termination_ends_a_run_as_an_interrupt_does(
+    make_suite: MakeSuite, workers: str, number: signal.Signals
+) -> None:
     suite = make_suite({"test_suite.py": SUITE})
     running = suite.start("--tune", workers, "--tune-trials=40", "--tune-jobs=1")
     running.wait_for_records(3)
-    running.process.terminate()
+    running.process.send_signal(number)
     outcome = running.finish()
-    assert outcome.status == 143, outcome.text
-    check_end(running, outcome, "SIGTERM")
+    assert outcome.status == 128 + number, outcome.text
+    check_end(running, outcome, number.name)
 
 
 # Ends the worker that tries the first candidate, as a system that runs out of memory does.

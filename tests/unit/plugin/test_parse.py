@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.plugin.parse import parse_knobs, parse_where
+from pytest_shark_tune.plugin.parse import check_file, check_new_file, check_no_directory, parse_knobs, parse_where
 
 HIP, CUDA, CPU = Target("hip", "gfx942"), Target("cuda", "sm_89"), Target("llvm-cpu", "host")
 
@@ -45,3 +48,16 @@ def test_conditions_are_checked_when_options_are_read() -> None:
     assert parse_where("--tune-restrict", [" a > 1 ", "b < 2"]) == ("a > 1", "b < 2")
     with pytest.raises(pytest.UsageError, match=r"^--tune-restrict: 'a >' is no condition"):
         parse_where("--tune-restrict", ["a >"])
+
+
+@pytest.mark.parametrize("check", [check_file, check_no_directory, check_new_file])
+def test_a_name_that_no_file_can_have_is_told(check: Callable[[str, Path | None], None]) -> None:
+    with pytest.raises(pytest.UsageError, match=r"^--option: x+ cannot be used: File name too long"):
+        check("--option", Path("x" * 5000))
+
+
+def test_nothing_but_a_file_is_an_output(tmp_path: Path) -> None:
+    for path, why in ((tmp_path, "is not a file in"), (Path("/dev/null"), "cannot be used: it is no regular file")):
+        with pytest.raises(pytest.UsageError, match=f"^--option: {path} {why}"):
+            check_new_file("--option", path)
+    check_new_file("--option", tmp_path / "new")

@@ -7,12 +7,19 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from pytest_shark_tune.plugin.xdist.remote import mark_lost, paths_of_worker, share_of_worker, shared_directory
+from pytest_shark_tune.plugin.xdist.remote import (
+    mark_lost,
+    paths_of_worker,
+    refuse_each,
+    share_of_worker,
+    shared_directory,
+)
 from pytest_shark_tune.plugin.xdist.scheduling import refusal
 from pytest_shark_tune.system.directories import make_marked
 
@@ -81,6 +88,17 @@ def test_a_worker_with_another_version_is_refused() -> None:
     workerinput = {"shark_tune_versions": {"iree-base-compiler": "3.12.0"}, "shark_tune_host": "there"}
     with pytest.raises(pytest.UsageError, match=r"--tx: .* has iree-base-compiler 3.13.0, and there has 3.12.0: "):
         share_of_worker(workerinput, cast("TuneOptions", options))
+
+
+@pytest.mark.parametrize(
+    ("dist", "tx", "is_refused"), [("each", ["popen"], True), ("load", ["popen"], False), ("each", [], False)]
+)
+def test_a_run_that_tunes_refuses_to_run_every_test_on_each_worker(dist: str, tx: list[str], is_refused: bool) -> None:
+    config = cast("pytest.Config", SimpleNamespace(option=SimpleNamespace(dist=dist, tx=tx)))
+    with (
+        pytest.raises(pytest.UsageError, match=r"^--dist each: .*: use --dist load, ") if is_refused else nullcontext()
+    ):
+        refuse_each(config)
 
 
 _WORKER = """

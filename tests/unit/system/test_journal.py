@@ -123,6 +123,20 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) ->
     assert [each.name for each in tmp_path.iterdir()] == ["directory"]
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "open file"])
+def test_nothing_but_a_file_is_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "out"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null" if kind == "device" else "/proc/self/fd/1")
+    before = path.lstat()
+    with pytest.raises(OSError, match="it is no regular file"):
+        journal.replace_file(path, b"content")
+    assert path.lstat() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_of_many_that_come_at_once_all_read_the_one_that_was_first(tmp_path: Path) -> None:
     paths = [tmp_path / f"claim{number}" for number in range(40)]
     start = threading.Barrier(WRITERS)
