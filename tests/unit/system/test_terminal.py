@@ -108,8 +108,8 @@ DOORS = {
     "section": ("plugin.reporting", "report.html.page"),  # The page has a macro of that name.
     "write_sep": (),
     "exit": ("plugin.reporting",),
-    "Console": ("commands.output",),
-    "print": ("commands.output",),
+    "Console": ("commands.output", "plugin.terminal.live_line"),
+    "print": ("commands.output", "plugin.terminal.live_line"),
     "secho": (),
     "print_exc": (),
 }
