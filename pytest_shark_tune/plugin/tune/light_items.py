@@ -54,10 +54,9 @@ class LightItems:
             return None
         return list(map(_light, collector._genfunctions(name, obj)))
 
-    def pytest_unconfigure(self, config: pytest.Config) -> None:
-        """Let the garbage collector have everything again, except in a worker, whose process ends with the run."""
-        if not hasattr(config, "workerinput"):
-            gc.unfreeze()
+    def pytest_unconfigure(self) -> None:
+        """Let the garbage collector have everything again: IREE's bindings warn of what is left at the end."""
+        gc.unfreeze()
 
 
 class LightCallSpec:
