@@ -55,7 +55,7 @@ class LightItems:
         return list(map(_light, collector._genfunctions(name, obj)))
 
     def pytest_unconfigure(self) -> None:
-        """Let the garbage collector have everything again."""
+        """Let the garbage collector have everything again: IREE's bindings warn of what is left at the end."""
         gc.unfreeze()
 
 
