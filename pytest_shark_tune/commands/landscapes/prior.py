@@ -9,6 +9,7 @@ import click
 from pytest_shark_tune.commands.landscapes.replay import evaluations_text
 from pytest_shark_tune.commands.options import Command
 from pytest_shark_tune.commands.output import check_output_path, print_table, report, writing
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.results.prior_training import train_prior, write_prior
 from pytest_shark_tune.results.replay import read_landscape
 from pytest_shark_tune.search import Prior
@@ -42,7 +43,11 @@ def train(landscapes: tuple[Path, ...], output: Path, seeds: int) -> None:
     seeds, with and without the prior.
     """
     check_output_path(output)
-    made = train_prior([read_landscape(path) for path in landscapes], seeds=seeds, jobs=processors())
+    read = [read_landscape(path) for path in landscapes]
+    try:
+        made = train_prior(read, seeds=seeds, jobs=processors())
+    except InputError as error:  # About how the landscapes go together.
+        raise InputError(f"{', '.join(map(str, landscapes))}: {error}") from error
     with writing(output):
         write_prior(made, output)
     report(f"{output}: {len(made.shapes)} shapes on {made.device_class}, IREE {made.iree}")
