@@ -26,7 +26,7 @@ from pytest_shark_tune.tuning.verifier import VERIFY_VERSION
 
 __all__ = ["DATABASE_VERSION", "TuningDatabase"]
 
-DATABASE_VERSION: Final = 3
+DATABASE_VERSION: Final = 4
 """The form of records, finals, checks and profiles in the cache.
 
 Raise it if a field is added, removed or changes its meaning: everything is then measured anew.

@@ -66,10 +66,10 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (3, "60834c421870186c"),
-    "plan/make.py PLAN_VERSION": (3, "ef0dde807761b43a"),
+    "guard/plan.py GUARD_VERSION": (4, "cb89dffa7acdaf9c"),
+    "plan/make.py PLAN_VERSION": (4, "87755cbf3d3770ae"),
     "tuning/model/profile.py PROFILE_VERSION": (3, "25a55421f8972cb2"),
-    "tuning/database.py DATABASE_VERSION": (3, "d91adbaa5e848b72"),
+    "tuning/database.py DATABASE_VERSION": (4, "2aebdd47bfbca596"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "measurement/correctness.py CHECK_VERSION": (2, "1884d929afe2f1d1"),
