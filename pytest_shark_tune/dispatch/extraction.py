@@ -181,7 +181,9 @@ def _read_dispatch(
     if not roots:
         configured = [op.name for op in mlir.walk(module.operation) if "lowering_config" in op.attributes]
         if has_configs and configured:
-            raise PinnedConfig(f"the model pins its config: {configured[0]} carries a compilation_info of its own")
+            # On GPUs the op that fills the result has a config too, which the compiler derives from the other's.
+            pinned = next((name for name in configured if name != "linalg.fill"), configured[0])
+            raise PinnedConfig(f"the model pins its config: {pinned} carries a compilation_info of its own")
         computes = any(op.name.startswith(("linalg.", "iree_linalg_ext.")) for op in mlir.walk(module.operation))
         raise (NoRootOp if computes else UnmarkedBenchmark)("the compiler marks no root op in it")
     if len(roots) > 1:

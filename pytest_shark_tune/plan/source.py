@@ -18,7 +18,7 @@ from pytest_shark_tune.dispatch.types import SizePoint, Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.ops import OpenModel, OpSource
-from pytest_shark_tune.plan.benchmark_file import is_benchmark_file
+from pytest_shark_tune.plan.benchmark_file import IsSpec, is_benchmark_file
 from pytest_shark_tune.plan.dims import DIM, parse_dims, points_of
 from pytest_shark_tune.plan.parameters import ParameterFile, stray_parameters
 from pytest_shark_tune.system.cache import file_digest
@@ -313,6 +313,8 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
         else:
             text = read_module(read_plain(path, MODEL_BYTES))
         is_benchmark = path.suffix != ".onnx" and is_benchmark_file(text)
+    except IsSpec as error:
+        raise IsSpec(f"{path}: {error}") from error
     except InputError as error:
         raise InputError(str(error) if path.suffix == ".onnx" else f"{path}: {error}") from error
     except FileNotFoundError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -61,57 +60,16 @@ def test_irees_own_spec_goes_through_all_commands(pytester: pytest.Pytester) -> 
     assert guard(pytester, model, GFX942, "hip:gfx942", "match_mmt") == {"passed": 3, "deselected": 7}
 
 
-def old_spec(directory: Path) -> tuple[Path, Path]:
-    """A spec of 50 entries in the syntax of 3.9, and an interpreter that reads it as 3.9's does."""
-    text = (OLD / "llvm-cpu_3.9.mlir").read_text()
-    head, matcher, tail = _cut(
-        text, "  transform.named_sequence @match_small", "  transform.named_sequence @__kernel_config"
-    )
-    answer = json.loads((OLD / "llvm-cpu_3.9.json").read_bytes())
-    (config,) = answer["configs"].values()
-    before, read, after = _cut(
-        answer["spec"],
-        next(line for line in answer["spec"].splitlines() if "arg_attrs = [{transform.readonly}], function" in line),
-        next(line for line in answer["spec"].splitlines() if "transform.consumed" in line),
-    )
-    numbers = range(COUNT)
-    pairs = ", ".join(f"@match_{number} -> @apply_op_config" for number in numbers)
-    path = directory / "old.mlir"
-    path.write_text(
-        head
-        + "".join(
-            matcher.replace("match_small", f"match_{number}").replace("%m_dims, [64]", f"%m_dims, [{64 + number}]")
-            for number in numbers
-        )
-        + tail.replace("@match_small -> @apply_op_config", pairs)
-    )
-    answer["configs"] = {f"shark_tune.config:{number}": config for number in numbers}
-    names = ", ".join(f"@match_{number}" for number in numbers)
-    actions = ", ".join(["@apply_op_config"] * COUNT)
-    answer["spec"] = (
-        before
-        + "".join(
-            read.replace("match_small", f"match_{number}")
-            .replace("config:0", f"config:{number}")
-            .replace("#1) <{expected_values = array<i64: 64>", f"#1) <{{expected_values = array<i64: {64 + number}>")
-            for number in numbers
-        )
-        + after.replace("[@apply_op_config]", f"[{actions}]").replace("[@match_small]", f"[{names}]")
-    )
-    (directory / "answer.json").write_text(json.dumps(answer))
+def reader_of_39(directory: Path) -> Path:
+    """An interpreter that answers as that of 3.9's environment did, which wrote the file and read it."""
     python = directory / "python"
-    python.write_text(f'#!/bin/sh\ncat > /dev/null\ncat "{directory / "answer.json"}"\n')
+    python.write_text(f'#!/bin/sh\ncat > /dev/null\ncat "{OLD / "fifty_llvm-cpu_3.9.json"}"\n')
     python.chmod(0o755)
-    return path, python
-
-
-def _cut(text: str, first: str, last: str) -> tuple[str, str, str]:
-    start, end = text.index(first), text.index(last)
-    return text[:start], text[start:end], text[end:]
+    return python
 
 
 def test_fifty_entries_of_an_older_release_go_through_all_commands(pytester: pytest.Pytester) -> None:
-    old, python = old_spec(pytester.path)
+    old, python = OLD / "fifty_llvm-cpu_3.9.mlir", reader_of_39(pytester.path)
     ported, merged = pytester.path / "ported.mlir", pytester.path / "merged.mlir"
     for command in (["show", old], ["merge", old, "-o", merged], ["diff", old, old]):
         result = run(*command)
@@ -120,7 +78,7 @@ def test_fifty_entries_of_an_older_release_go_through_all_commands(pytester: pyt
     result = run("port", old, "-o", ported, f"--from-python={python}", *options)
     assert result.exit_code == 0, result.output
     assert f"{COUNT} of {COUNT} entries are in" in result.stderr
-    assert [row.matcher for row in read_spec(ported.read_text())] == [f"match_{number}" for number in range(COUNT)]
+    assert len({row.matcher for row in read_spec(ported.read_text())}) == COUNT
     assert run("show", ported).exit_code == 0
     assert run("merge", ported, ported, "-o", merged).stdout.endswith(f"{COUNT} entries, {COUNT} dropped\n")
     assert run("diff", ported, merged).exit_code == 0
@@ -132,6 +90,6 @@ def test_fifty_entries_of_an_older_release_go_through_all_commands(pytester: pyt
         "  %r = linalg.matmul ins(%a, %b : tensor<71x64xf32>, tensor<64x64xf32>) outs(%i : tensor<71x64xf32>)"
         " -> tensor<71x64xf32>\n  return %r : tensor<71x64xf32>\n}\n"
     )
-    found = guard(pytester, model, merged, "llvm-cpu:x86-64-v3", "match_7-")
+    found = guard(pytester, model, merged, "llvm-cpu:x86-64-v3", "match_matmul_71x64x64-")
     assert found["passed"] == 3
     assert "failed" not in found
