@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pytest
 
-__all__ = ["TuneMarks", "marks_of"]
+__all__ = ["GuardMarks", "TuneMarks", "guard_marks_of", "marks_of"]
+
+
+@dataclass(frozen=True)
+class GuardMarks:
+    """The nearest mark ``tune_guard`` of a test."""
+
+    sources: tuple[object, ...]
+    golden: str
+    """The file with golden times; empty without one."""
+
+
+def guard_marks_of(test: pytest.Item) -> GuardMarks | None:
+    """Return the nearest mark ``tune_guard`` of a test; ``None`` without any."""
+    mark = test.get_closest_marker("tune_guard")
+    return None if mark is None else GuardMarks(mark.args, str(mark.kwargs.get("golden", "")))
 
 
 @dataclass(frozen=True)
