@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import first_error
 from pytest_shark_tune.compiler.machine_code import machine_code
-from pytest_shark_tune.compiler.versions import Installation, OtherCompiler, child_environment
+from pytest_shark_tune.compiler.versions import Installation, OtherCompiler, child_environment, find_installation
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.errors import CandidateFailed, CheckSkipped, CommandFailed
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan, RivalSubject
@@ -76,6 +76,19 @@ def rival_entries(compiler: OtherCompiler, plan: Plan, rival: Plan | None) -> It
 
 class Rivals(dict[str, "Rivalry"]):
     """The other compilers of a run, by the names that the user gave."""
+
+    def add(self, session: Session, release: str, releases: Path) -> Rivalry:
+        """Find or install a release, and add it.
+
+        Raises:
+            InputError: there is no such release, or it cannot be used here.
+        """
+        if release not in self:
+            compiler = session.compiler
+            self[release] = Rivalry(
+                session, OtherCompiler(find_installation(release, releases), compiler.target, compiler.flags)
+            )
+        return self[release]
 
     def verdict(self, guarded: GuardPlan, entry: GuardEntry, criteria: AcceptanceCriteria) -> Verdict:
         """Compare this compiler with the one that an entry names; see `Rivalry.verdict`."""

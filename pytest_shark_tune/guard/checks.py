@@ -92,7 +92,7 @@ class EntryEvaluator:
         self, guarded: GuardPlan, entry: GuardEntry, check: EntryCheck, artifact: Artifact | None, alpha: float
     ) -> Verdict:
         """Run a check that needs a device."""
-        if entry.rival is not None:
+        if entry.needs_no_spec:
             allowance = -math.log(1 - self._session.settings.tolerance)
             criteria = msgspec.structs.replace(self.criteria(entry, alpha), allowance=allowance)
             return self._against(guarded, entry, criteria)
@@ -176,7 +176,7 @@ class EntryEvaluator:
     def _check_device(self, entry: GuardEntry) -> None:
         if not self._session.settings.devices:
             raise CheckSkipped(f"there is no device here that runs {self._session.compiler.target} (--tune-device)")
-        if not entry.tasks and entry.form is None and entry.rival is None:
+        if not entry.tasks and entry.form is None and not entry.needs_no_spec:
             raise CheckSkipped("it applies to ops before the compiler rewrites them, and runs only as part of a model")
 
     def _form_fast(self, guarded: GuardPlan, entry: GuardEntry, form: FormRecord, alpha: float) -> Verdict:

@@ -16,6 +16,7 @@ from pytest_shark_tune.dispatch.foreign.trust import trusts_specs
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.guard.verdict import CHECKS_OF_BITWISE_ENTRY, CHECKS_OF_ENTRY, CHECKS_OF_FORM, EntryCheck
 from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.records.baseline import BaselineRecord, GoldenTime
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.snapshot import (
     damaged_records,
@@ -70,6 +71,19 @@ class RivalSubject(msgspec.Struct, frozen=True, kw_only=True):
     """The dispatches of a model that only this compiler has, and those that only the other one has."""
 
 
+class BaselineSubject(msgspec.Struct, frozen=True, kw_only=True):
+    """A dispatch or a whole model that is compared with recorded times."""
+
+    model: str = ""
+    """The model's name; empty for a dispatch."""
+    task: Task | None = None
+    """The dispatch."""
+    record: BaselineRecord | None = None
+    """Its recorded time; ``None`` if it is to be recorded."""
+    golden: GoldenTime | None = None
+    """The longest time that the model may take, if that is to be checked."""
+
+
 class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a spec."""
 
@@ -99,12 +113,21 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The record of a model's form, which is guarded like an entry."""
     rival: RivalSubject | None = None
     """What is compared with another compiler's code, in place of an entry of a spec."""
+    baseline: BaselineSubject | None = None
+    """What is compared with recorded times, in place of an entry of a spec."""
+
+    @property
+    def needs_no_spec(self) -> bool:
+        """Whether it is no entry of a spec."""
+        return self.rival is not None or self.baseline is not None
 
     @property
     def checks(self) -> tuple[EntryCheck, ...]:
         """The checks of the entry, in their order."""
         if self.rival is not None:
             return (EntryCheck.AGAINST,)
+        if self.baseline is not None:
+            return (EntryCheck.GOLDEN if self.baseline.golden is not None else EntryCheck.BASELINE,)
         if self.form is not None:
             return CHECKS_OF_FORM
         return CHECKS_OF_BITWISE_ENTRY if self.record is not None and self.record.bitwise else CHECKS_OF_ENTRY

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.compiler.versions import Installation, OtherCompiler
 from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.guard.against import Rivalry, Rivals, rival_plan
+from pytest_shark_tune.guard.against import Rivals, rival_plan
+from pytest_shark_tune.guard.baseline import Baselines, baseline_plan
 from pytest_shark_tune.guard.checks import EntryEvaluator
 from pytest_shark_tune.guard.identity import IdentityCheck
 from pytest_shark_tune.guard.plan import GuardedForm, GuardPlan, guard_key, make_guard_plan
@@ -33,7 +33,9 @@ class GuardSession(Session):
     @cached_property
     def evaluator(self) -> EntryEvaluator:
         """The evaluator of this process's checks."""
-        return EntryEvaluator(self, self._defaults, IdentityCheck(self, self._replan), self._rivals.verdict)
+        return EntryEvaluator(
+            self, self._defaults, IdentityCheck(self, self._replan), Baselines(self, self._rivals).verdict
+        )
 
     @cached_property
     def _rivals(self) -> Rivals:
@@ -59,23 +61,40 @@ class GuardSession(Session):
         sources, forms = self._formed(self.planner.read(given, directory), spec_path)
         return self._plan_of(sources, forms, spec_path)
 
-    def rival_plan(self, given: Sequence[object], directory: Path, installation: Installation) -> GuardPlan:
+    def rival_plan(self, given: Sequence[object], directory: Path, release: str, releases: Path) -> GuardPlan:
         """The plan for comparing this compiler with another one on the dispatches and models of some sources.
 
         Args:
             given: the sources, as a marker has them.
             directory: relative paths start here.
-            installation: the other compiler.
+            release: the other compiler, as the user gave it.
+            releases: the directory for releases that pip installs.
 
         Raises:
-            InputError: a source cannot be read or compiled.
+            InputError: there is no such release, or a source cannot be read or compiled.
         """
-        compiler = OtherCompiler(installation, self.compiler.target, self.compiler.flags)
-        self._rivals[installation.name] = Rivalry(self, compiler)
+        compiler = self._rivals.add(self, release, releases).compiler
         sources = self.planner.read(given, directory)
         plan = self._found(sources)
         rival = self.with_compiler(compiler)._found(sources) if compiler.reads_dispatches else None
         return rival_plan(compiler, plan, rival)
+
+    def baseline_plan(
+        self, given: Sequence[object], directory: Path, path: Path | None, golden: Path | None = None
+    ) -> GuardPlan:
+        """The plan for comparing dispatches and models with recorded times, or models with golden times.
+
+        Args:
+            given: the sources, as a marker has them.
+            directory: relative paths start here.
+            path: the file of the baseline, if there is one to compare with; it need not exist.
+            golden: the file with golden times of the only model, if any.
+
+        Raises:
+            InputError: a source, the baseline or the golden times cannot be read.
+        """
+        target, device = str(self.compiler.target), self.settings.device_name
+        return baseline_plan(self.plan_of(given, directory), target, device, path, golden)
 
     def plan_of(self, given: Sequence[object], directory: Path) -> Plan:
         """The dispatches of some sources, without candidates.

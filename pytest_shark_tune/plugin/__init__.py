@@ -11,9 +11,9 @@ from pytest_shark_tune.errors import NoCompiler
 from pytest_shark_tune.plugin import fixtures, options
 from pytest_shark_tune.plugin.files import collect_file, named_path, read_commands_file, refuse_hidden_characters
 from pytest_shark_tune.plugin.guard.options import GuardOptions
-from pytest_shark_tune.plugin.guard.parameters import guard_parameters, has_snapshots
+from pytest_shark_tune.plugin.guard.parameters import golden_parameters, guard_parameters, has_snapshots
 from pytest_shark_tune.plugin.guard.reporter import GuardReporter
-from pytest_shark_tune.plugin.marker import marks_of
+from pytest_shark_tune.plugin.marker import guard_marks_of, marks_of
 from pytest_shark_tune.plugin.option_table import add_options
 from pytest_shark_tune.plugin.reporting import EscapedReports, escaping_errors
 
@@ -31,6 +31,12 @@ _MARKER = (
 )
 
 
+_GUARD_MARKER = (
+    "tune_guard(*models, golden=FILE): in runs without --tune, guard models against the times of --tune-baseline, and "
+    "against golden_time_ms in a JSON file; paths are relative to the test's file"
+)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add our options."""
     add_options(parser)
@@ -39,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, the fixtures and, in a run that tunes, its plugins: a mode that is off costs nothing."""
     config.addinivalue_line("markers", _MARKER)
+    config.addinivalue_line("markers", _GUARD_MARKER)
     config.pluginmanager.register(fixtures, "shark-tune-fixtures")
     if not hasattr(config, "workerinput"):  # The process that controls the run shows the reports of all.
         config.pluginmanager.register(EscapedReports(), "shark-tune-reports")
@@ -114,6 +121,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marks = marks_of(metafunc.definition)
     if not options.tuning_is_on(metafunc.config) and marks is not None and "candidate" in metafunc.fixturenames:
         metafunc.parametrize("candidate", guard_parameters(metafunc, marks.sources), indirect=True)
+    guarded = guard_marks_of(metafunc.definition)
+    if marks is None and guarded is not None and "candidate" in metafunc.fixturenames:
+        params = golden_parameters(metafunc, guarded, tunes=options.tuning_is_on(metafunc.config))
+        metafunc.parametrize("candidate", params, indirect=True)
 
 
 def _guards_only(config: pytest.Config) -> bool:

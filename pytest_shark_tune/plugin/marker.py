@@ -8,12 +8,27 @@ from typing import Any
 
 import pytest
 
-__all__ = ["TuneMarks", "check_stages", "marks_of"]
+__all__ = ["GuardMarks", "TuneMarks", "check_stages", "guard_marks_of", "marks_of"]
 
 _OURS = "pytest_shark_tune.plugin.fixtures"
 _STAGES = ("artifact", "measurement")
 """The stages that a suite may override. Such a fixture builds on one of these."""
 _BASES = {"candidate", "artifact", "measurement", "tune_dispatch", "tune_kernel", "tune_session"}
+
+
+@dataclass(frozen=True)
+class GuardMarks:
+    """The nearest mark ``tune_guard`` of a test."""
+
+    sources: tuple[object, ...]
+    golden: str
+    """The file with golden times; empty without one."""
+
+
+def guard_marks_of(test: pytest.Item) -> GuardMarks | None:
+    """Return the nearest mark ``tune_guard`` of a test; ``None`` without any."""
+    mark = test.get_closest_marker("tune_guard")
+    return None if mark is None else GuardMarks(mark.args, str(mark.kwargs.get("golden", "")))
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,14 @@ _GUARD = (
         Mode.GUARD,
     ),
     _value(
+        "baseline",
+        "FILE",
+        "",
+        "compare dispatches and models with the times in this file, and record what it lacks",
+        Mode.GUARD,
+    ),
+    Option("--tune-baseline-update", "", "record the times of --tune-baseline anew", mode=Mode.GUARD),
+    _value(
         "history",
         "PATH",
         "",

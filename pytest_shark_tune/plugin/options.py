@@ -287,8 +287,10 @@ def tuning_is_on(config: pytest.Config) -> bool:
 
 
 def guard_is_given(config: pytest.Config) -> bool:
-    """Return whether an option names a spec to guard, or another compiler to compare with."""
-    return bool(option_or_ini(config, "tune_guard") or option_or_ini(config, "tune_against"))
+    """Return whether an option names a spec to guard, or another compiler or a baseline to compare with."""
+    return bool(
+        option_or_ini(config, "tune_guard") or option_or_ini(config, "tune_against") or option_value(config, "baseline")
+    )
 
 
 def spec_is_trusted(config: pytest.Config) -> bool:

@@ -87,7 +87,7 @@ def terminal_lines(results: Iterable[GuardResult], failures: Sequence[GuardFailu
     yield from dict.fromkeys(result.where for result in found)
     yield from (
         f"spec: {spec}"
-        for spec in dict.fromkeys(result.spec for result in found if result.verdict.check is not EntryCheck.AGAINST)
+        for spec in dict.fromkeys(result.spec for result in found if not result.verdict.check.needs_no_spec)
     )
 
 

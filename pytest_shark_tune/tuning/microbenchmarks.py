@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -167,6 +168,21 @@ class Microbenchmarks:
             self._works = False
             self._report(f"the speed of the machine cannot be measured: {error}")
             return {}
+
+    @cached_property
+    def largest(self) -> Microbenchmark:
+        """The largest product that calibrates, beside which programs are timed.
+
+        Raises:
+            CommandFailed: it cannot be compiled.
+        """
+        known = (built for built in self.built() if built.operations <= _MOST_OPERATIONS)
+        return max(known, key=lambda built: built.operations)
+
+    @cached_property
+    def largest_code(self) -> str:
+        """The digest of its machine code."""
+        return machine_code(Path(self.largest.vmfb))
 
     def _measure(self, child: DeviceChild, known: Limits | None) -> Limits | None:
         """Measure the limits, and store the better ones of both."""

@@ -57,6 +57,8 @@ class RunSettings:
     """How far the ratios of unchanged entries differ from session to session; ``None`` if no history is kept."""
     bitwise: bool = False
     """Whether results have to be equal to the default's bit for bit."""
+    updates_baseline: bool = False
+    """Whether all times of a baseline are recorded anew."""
     trusts_identity: bool = False
     """Whether a guarded entry's speed holds where its machine code is the measured one, though a device is here."""
     models: ModelInput = ModelInput()  # noqa: RUF009 - it is frozen

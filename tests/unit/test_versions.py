@@ -66,7 +66,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (4, "fb688c3d16716d89"),
+    "guard/plan.py GUARD_VERSION": (4, "396e305014d418e7"),
     "plan/make.py PLAN_VERSION": (3, "ef0dde807761b43a"),
     "tuning/model/profile.py PROFILE_VERSION": (2, "25a55421f8972cb2"),
     "tuning/database.py DATABASE_VERSION": (4, "bf692957b047d6b0"),

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.compiler.versions import Installation, find_installation
 from pytest_shark_tune.device.identity import device_slug
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.guard.plan import GuardPlan
@@ -45,12 +44,8 @@ class GuardCollector:
         sources = [source for source in given if not isinstance(source, CustomTask)]
         found: list[TuningCase] = []
         try:
-            for rival in self._setup.guard.against if sources else ():
-                plan = self._setup.session.rival_plan(sources, path.parent, self._installation(rival))
-                self.plans.setdefault(plan.spec_path, []).append(plan)
-                found += guard_cases(plan, suite, Path(rival).name)
-            if self._setup.guard.against:
-                return found
+            if sources and self._setup.guard.needs_no_spec:
+                return list(self._without_spec(sources, path, suite))
             for spec, slug in self._specs(path) if sources else ():
                 plan = self._setup.session.guard_plan(sources, path.parent, spec)
                 if not plan.entries and self._setup.guard.spec is None:
@@ -62,16 +57,37 @@ class GuardCollector:
             return [TuningCase(Role.INPUT, NO_PLAN, problem=str(error))]
         return found
 
-    def _installation(self, given: str) -> Installation:
-        """Another release of IREE, which is installed in the cache if it is given by its version or as a wheel.
+    def _without_spec(self, sources: Sequence[object], path: Path, suite: str) -> Iterator[TuningCase]:
+        """The comparisons with other compilers, and with a baseline.
 
         Raises:
-            InputError: it cannot be used; the message names the option.
+            InputError: a source, another compiler or the baseline cannot be used.
         """
+        guard, session = self._setup.guard, self._setup.session
+        for rival in guard.against:
+            plan = session.rival_plan(sources, path.parent, rival, self._setup.options.cache / _RELEASES)
+            self.plans.setdefault(plan.spec_path, []).append(plan)
+            yield from guard_cases(plan, suite, Path(rival).name)
+        if guard.baseline is not None:
+            plan = session.baseline_plan(sources, path.parent, guard.baseline)
+            self.plans.setdefault(plan.spec_path, []).append(plan)
+            yield from guard_cases(plan, suite)
+
+    def golden_cases(self, given: Sequence[object], path: Path, golden: str) -> list[TuningCase]:
+        """Return the cases of a test in the file ``path`` that is marked to guard ``given``.
+
+        Args:
+            given: the sources of the marker.
+            path: the file of the test.
+            golden: the file with golden times, relative to the test's; empty without one.
+        """
+        suite, file = str(path.parent), path.parent / golden if golden else None
         try:
-            return find_installation(given, self._setup.options.cache / _RELEASES)
+            plan = self._setup.session.baseline_plan(given, path.parent, self._setup.guard.baseline, file)
         except InputError as error:
-            raise InputError(f"--tune-against: {error}") from error
+            return [TuningCase(Role.INPUT, NO_PLAN, problem=str(error))]
+        self.plans.setdefault(plan.spec_path, []).append(plan)
+        return list(guard_cases(plan, suite))
 
     def _refuse_same_models(self, guarded: GuardPlan) -> None:
         """Refuse two models of one name: records know a model by its name alone, so ops of one would be missed.
@@ -163,7 +179,7 @@ def _function_of(item: pytest.Item) -> str:
 def _is_for(guarded: Guarded) -> bool:
     """Whether an entry is for a source of the test: it has dispatches there, or its record names one of them."""
     record, sources = guarded.entry.record, {source.name for source in guarded.plan.plan.sources}
-    if guarded.entry.form is not None or guarded.entry.rival is not None:
+    if guarded.entry.form is not None or guarded.entry.needs_no_spec:
         return True
     return bool(guarded.entry.tasks) or (record is not None and any(op.source in sources for op in record.ops))
 

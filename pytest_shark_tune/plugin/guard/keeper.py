@@ -20,9 +20,10 @@ from pytest_shark_tune.guard.history import (
     shown,
 )
 from pytest_shark_tune.plugin.guard.options import GuardOptions
-from pytest_shark_tune.system import process
+from pytest_shark_tune.records.baseline import BaselineRecord
+from pytest_shark_tune.system import journal, process
 
-__all__ = ["HistoryKeeper"]
+__all__ = ["HistoryKeeper", "keep_baseline"]
 
 _COMMITS = ("GITHUB_SHA", "CI_COMMIT_SHA", "GIT_COMMIT", "BUILD_SOURCEVERSION")
 """The variables in which services of CI give the commit."""
@@ -75,6 +76,16 @@ class HistoryKeeper:
         if self.changes:
             yield "changes in the history:"
             yield from (f"  {shown(change)}" for change in self.changes)
+
+
+def keep_baseline(path: Path, recorded: Iterable[BaselineRecord]) -> str:
+    """Append what a run recorded to a baseline; return why that failed, empty if it did not."""
+    try:
+        for record in recorded:
+            journal.append(path, record)
+    except OSError as error:
+        return f"--tune-baseline: {path}: {error.strerror}"
+    return ""
 
 
 def _commit(directory: Path) -> str:

@@ -41,6 +41,10 @@ class GuardOptions:
     """How far a speed check may fall behind its record: 0.04 reads as 4%."""
     strict: bool
     """Whether an undecided check fails, and a run that finds nothing to guard."""
+    baseline: Path | None
+    """The file of recorded times, if any; an absolute path."""
+    updates_baseline: bool
+    """Whether all times are recorded anew."""
     against: tuple[str, ...]
     """The other compilers that this one is compared with, as they are given; paths are absolute."""
     history: Path | None
@@ -53,6 +57,11 @@ class GuardOptions:
     """How specs are applied to models in production: ``compile`` or ``flag``."""
     reports: ReportOptions
     """The files for reports."""
+
+    @property
+    def needs_no_spec(self) -> bool:
+        """Whether the run compares with other compilers or with a baseline, and guards no spec."""
+        return bool(self.against or self.baseline)
 
     def session_spread(self, device: str) -> Spread | None:
         """Return how far sessions on a model of device differ, by the history; ``None`` if none is kept.
@@ -87,6 +96,11 @@ class GuardOptions:
             raise pytest.UsageError(
                 f"--tune-history: {history} is neither a directory nor a file in one: make the directory first"
             )
+        baseline, updates = option_path(config, "baseline"), bool(option_or_ini(config, "tune_baseline_update"))
+        if baseline is not None and (baseline.is_dir() or not baseline.parent.is_dir()):
+            raise pytest.UsageError(f"--tune-baseline: {baseline} is not a file in an existing directory")
+        if updates and baseline is None:
+            raise pytest.UsageError("--tune-baseline-update: there is no file to update: name one by --tune-baseline")
         fails_on_history = bool(option_or_ini(config, "tune_history_fail"))
         if fails_on_history and history is None:
             raise pytest.UsageError("--tune-history-fail: there is no history to look at: name one by --tune-history")
@@ -94,6 +108,8 @@ class GuardOptions:
             spec=_read_spec(spec) if spec is not None else None,
             tolerance=parse.parse_tolerance("--tune-tolerance", value("tolerance")),
             strict=bool(option_or_ini(config, "tune_strict")),
+            baseline=baseline,
+            updates_baseline=updates,
             against=tuple(_rival(config, given) for given in option_or_ini(config, "tune_against")),
             history=history,
             fails_on_history=fails_on_history,

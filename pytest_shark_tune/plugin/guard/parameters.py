@@ -20,8 +20,9 @@ from pytest_shark_tune.system.terminal import escaped_line
 
 if TYPE_CHECKING:
     from pytest_shark_tune.plugin.cases import TuningCase
+    from pytest_shark_tune.plugin.marker import GuardMarks
 
-__all__ = ["guard_parameters", "has_snapshots"]
+__all__ = ["golden_parameters", "guard_parameters", "has_snapshots"]
 
 _PROBLEMS = "shark-tune-input-problems"
 
@@ -47,6 +48,18 @@ def guard_parameters(metafunc: pytest.Metafunc, sources: Sequence[object]) -> li
     if not cases:
         return [*params, _skipped(UNGUARDED, nothing_to_guard(path, config))]
     return params + [pytest.param(case, id=escaped_line(case.id)) for case in cases]
+
+
+def golden_parameters(metafunc: pytest.Metafunc, marks: GuardMarks, *, tunes: bool) -> list[Any]:
+    """Return the parameters of a test that is marked to guard models without a spec."""
+    if tunes:
+        return [_skipped(UNGUARDED, "it is marked tune_guard, and this run tunes")]
+    from pytest_shark_tune.plugin.guard.plugin import golden_cases_of
+
+    cases = golden_cases_of(metafunc, marks.sources, marks.golden)
+    if not cases:
+        return [_skipped(UNGUARDED, "there are no times to compare with: give --tune-baseline FILE, or golden=FILE")]
+    return [pytest.param(case, id=escaped_line(case.id)) for case in cases]
 
 
 def has_snapshots(directory: Path) -> bool:

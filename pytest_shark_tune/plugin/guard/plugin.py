@@ -22,7 +22,7 @@ from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.terminal import escaped
 
-__all__ = ["GuardingPlugin", "guard_cases_of"]
+__all__ = ["GuardingPlugin", "golden_cases_of", "guard_cases_of"]
 
 _NAME = "shark-tune-guard"
 
@@ -32,6 +32,16 @@ def guard_cases_of(metafunc: pytest.Metafunc, sources: Sequence[object]) -> list
 
     The first test that has something to guard starts the plugin.
     """
+    return _plugin_of(metafunc).cases(sources, metafunc.definition.path)
+
+
+def golden_cases_of(metafunc: pytest.Metafunc, sources: Sequence[object], golden: str) -> list[TuningCase]:
+    """Return the cases of a test that is marked to guard models without a spec; see `GuardCollector.golden_cases`."""
+    return _plugin_of(metafunc).golden_cases(sources, metafunc.definition.path, golden)
+
+
+def _plugin_of(metafunc: pytest.Metafunc) -> GuardingPlugin:
+    """The plugin of this process, which is started if there is none."""
     config, problem = metafunc.config, ""
     plugin = config.pluginmanager.get_plugin(_NAME)
     if plugin is None:
@@ -42,7 +52,7 @@ def guard_cases_of(metafunc: pytest.Metafunc, sources: Sequence[object]) -> list
     if problem:
         pytest.fail(problem, pytrace=False)
     assert isinstance(plugin, GuardingPlugin)
-    return plugin.cases(sources, metafunc.definition.path)
+    return plugin
 
 
 class GuardingPlugin:
@@ -62,6 +72,10 @@ class GuardingPlugin:
         """Return the cases of a test in the file ``path`` that is marked with ``sources``."""
         return self._collector.cases(sources, path)
 
+    def golden_cases(self, sources: Sequence[object], path: Path, golden: str) -> list[TuningCase]:
+        """Return the cases of a test in the file ``path`` that guards ``sources`` without a spec."""
+        return self._collector.golden_cases(sources, path, golden)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Leave entries to the tests that they are for, and divide the false alarms, before any test is deselected."""
@@ -69,7 +83,7 @@ class GuardingPlugin:
         drop_strangers(items, session, self._setup.guard.spec)
         guarded = [case.guarded for item in items if (case := case_of(item)) and case.guarded]
         self._evaluator.alpha = RUN_ALPHA / max(
-            1, sum(check.check in (EntryCheck.FAST, EntryCheck.AGAINST) for check in guarded)
+            1, sum(check.check is EntryCheck.FAST or check.check.needs_no_spec for check in guarded)
         )
 
     @pytest.hookimpl(wrapper=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_shark_tune.guard.history import HistoryPoint
+    from pytest_shark_tune.guard.verdict import Verdict
     from pytest_shark_tune.plugin.guard.keeper import HistoryKeeper
     from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult
     from pytest_shark_tune.system.directories import HeldDirectory
@@ -146,7 +147,13 @@ class GuardReporter:
         return (yield)
 
     def _keep_history(self, session: pytest.Session) -> None:
-        """Append the speeds of this run to the history, and fail it if the history asks for that."""
+        """Append the speeds of this run to the history and to the baseline; fail it if the history asks for that."""
+        recorded = [verdict.recorded for verdict in self._verdicts if verdict.recorded is not None]
+        if recorded and self._options.baseline is not None:
+            from pytest_shark_tune.plugin.guard.keeper import keep_baseline
+
+            if problem := keep_baseline(self._options.baseline, recorded):
+                self._fail(session, problem)
         if self._options.history is None or not self._results:
             return
         from pytest_shark_tune.plugin.guard.keeper import HistoryKeeper
@@ -173,6 +180,10 @@ class GuardReporter:
             problems.append(write_report("--tune-report-html", reports.page, guard_page(*found, self._points)))
         for problem in filter(None, problems):
             self._fail(session, problem)
+
+    @property
+    def _verdicts(self) -> Sequence[Verdict]:
+        return [result.verdict for result in self._results.values()]
 
     @property
     def _points(self) -> Sequence[HistoryPoint]:

@@ -82,6 +82,7 @@ def _guard_settings(config: pytest.Config, options: TuneOptions, guard: GuardOpt
         rotate_bytes=options.rotate_bytes,
         route=guard.route,
         tolerance=guard.tolerance,
+        updates_baseline=guard.updates_baseline,
         trusts_identity=guard.trusts_identity,
         spread=guard.session_spread(devices["name"]),
         models=options.models,

@@ -32,7 +32,7 @@ def test_a_release_is_as_fast_as_itself(tmp_path: Path) -> None:
     (tmp_path / "model.mlir").write_text(matmuls("main", 64, 32, 48))
     guarding = session(tmp_path, ("local-task",))
     try:
-        plan = guarding.rival_plan(["model.mlir"], tmp_path, find_installation(sys.executable, tmp_path))
+        plan = guarding.rival_plan(["model.mlir"], tmp_path, sys.executable, tmp_path)
         verdicts = {
             entry.name: guarding.evaluator.evaluate(plan, entry, EntryCheck.AGAINST, alpha=0.002)
             for entry in plan.entries

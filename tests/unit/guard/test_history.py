@@ -130,6 +130,8 @@ def test_a_run_tells_changes_and_fails_only_if_asked_to(fails: bool, tmp_path: P
         spec=None,
         tolerance=0.04,
         strict=False,
+        baseline=None,
+        updates_baseline=False,
         against=(),
         history=path,
         fails_on_history=fails,
