@@ -106,13 +106,18 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
         """Describe the child's device."""
         return self._ask(protocol.Describe(), protocol.DeviceInfo, self._timeouts.other_s)
 
-    def load_benchmark(self, key: str, path: Path, module: BenchmarkModule) -> None:
-        """Load a compiled benchmark module, without filling its buffer. It replaces the module of the same key."""
-        self._ask(
-            protocol.LoadBenchmark(key, str(path), msgspec.structs.replace(module, text="")),
-            None,
-            self._timeouts.load_s,
-        )
+    def load_benchmark(self, key: str, path: Path, module: BenchmarkModule, *, comparer: Path | None = None) -> None:
+        """Load a compiled benchmark module, without filling its buffer. It replaces the module of the same key.
+
+        Args:
+            key: The key of the loaded module.
+            path: The compiled module.
+            module: The benchmark module.
+            comparer: The compiled module that compares its results on the device; without it the host does.
+        """
+        text_free = msgspec.structs.replace(module, text="")
+        request = protocol.LoadBenchmark(key, str(path), text_free, "" if comparer is None else str(comparer))
+        self._ask(request, None, self._timeouts.load_s)
 
     def load_function(
         self,

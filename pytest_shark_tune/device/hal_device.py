@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import iree.runtime as rt
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_shark_tune.device import identity, protocol
 from pytest_shark_tune.device.buffers import BufferImage, BufferLayout
+from pytest_shark_tune.device.comparison import ResultComparer
 from pytest_shark_tune.device.elements import Bytes
 from pytest_shark_tune.device.inputs import InputData
 from pytest_shark_tune.device.parameters import ParameterProviders
 
 __all__ = ["HalDevice", "driver_entries"]
+
+_logger = logging.getLogger(__name__)
 
 _MOST_IMAGES = 6
 _MOST_IMAGE_BYTES = 1 << 30
@@ -33,6 +39,7 @@ class HalDevice:
         self._instance = rt.VmInstance()
         self._hal_module = rt.create_hal_module(self._instance, self.device)
         self._parameters = ParameterProviders(self._instance)
+        self._comparers: dict[tuple[str, BufferLayout], ResultComparer | None] = {}
         self._images: dict[tuple[BufferLayout, InputData], BufferImage] = {}
 
     def describe(self) -> protocol.DeviceInfo:
@@ -93,6 +100,23 @@ class HalDevice:
             signal_semaphores=rt.HalFence.create_at(semaphore, 1),
         )
         rt.HalFence.create_at(semaphore, 1).wait()
+
+    def comparer(self, path: str, layout: BufferLayout) -> ResultComparer | None:
+        """The module at ``path`` that compares results in buffers of that layout; ``None`` if it does not load."""
+        key = (path, layout)
+        if key not in self._comparers:
+            try:
+                self._comparers[key] = ResultComparer(self, path, layout)
+            except Exception as error:  # The host compares then.
+                _logger.warning("results are compared on the host: %s", error)
+                self._comparers[key] = None
+        return self._comparers[key]
+
+    def read_array(self, view: Any) -> NDArray[Any]:
+        """The elements of a buffer view, copied to the host."""
+        dtype = np.dtype(rt.HalElementType.map_to_dtype(view.element_type))
+        stored = self.read(view.get_buffer())[: math.prod(view.shape) * dtype.itemsize]
+        return np.asarray(stored.view(dtype)).reshape(view.shape)
 
     def read(self, buffer: Any) -> Bytes:
         """The bytes of a buffer, copied to the host."""

@@ -68,6 +68,8 @@ class LoadBenchmark(msgspec.Struct, frozen=True, tag=True):
     path: str
     module: BenchmarkModule
     """The module without its text."""
+    comparer: str = ""
+    """The compiled module of `dispatch.comparison` that compares its results; empty to compare them on the host."""
 
 
 class LoadFunction(msgspec.Struct, frozen=True, tag=True):

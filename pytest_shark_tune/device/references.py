@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_shark_tune.device.buffers import Output, count_unwritten, hides_poison
+from pytest_shark_tune.device.comparison import Counts, Expected, StagedReference
 from pytest_shark_tune.device.elements import element_type, smallest_step, to_array
 from pytest_shark_tune.device.inputs import InputData
 from pytest_shark_tune.device.loaded import Loaded, ReferenceResult, RunResult
@@ -25,6 +26,14 @@ _FEWEST_RESPONSE_RUNS = 4
 _RESPONSE_S = 10.0
 """Once the fewest runs have taken so long, no more are made."""
 _ENOUGH_FOR_A_QUANTILE = 1 << 20
+_MOST_STAGED_BYTES = 2 << 30
+"""How much memory of the device the results of references may take."""
+
+_FiniteOnly = Sequence[NDArray[np.bool_] | bool]
+"""The places of each output where only finite numbers are compared."""
+
+_StagedKey = tuple[int, bool, correctness.Tolerance]
+"""The identity of a result in this process, whether responses count, and the tolerance."""
 
 _Responses = tuple[correctness.Response | None, ...]
 """The response of each output, ``None`` for integers; empty if it cannot be found."""
@@ -44,6 +53,8 @@ class _Reference(msgspec.Struct):
     on_other_data: dict[InputData, ReferenceResult] = {}
     unconfirmed: list[NDArray[np.bool_] | bool] | None = None
     responses: _Responses | None = None
+    staged: dict[_StagedKey, tuple[list[Expected], StagedReference]] = {}
+    """The results on the device."""
 
     @property
     def own_result(self) -> ReferenceResult:
@@ -82,7 +93,15 @@ class References:
         """
         reference, loaded = self._reference(name), self._loaded[key]
         for poison, kept in enumerate(reference.kept):
-            results = loaded.run_once(InputData(reference.seed, poison))
+            loaded.execute(InputData(reference.seed, poison))
+            right = self._right_on_device(loaded, reference, kept, acceptance.tolerance)
+            if right is None and reference.responses:
+                responses = reference.responses
+                right = self._right_on_device(loaded, reference, kept, acceptance.tolerance, responses=responses)
+            if right is not None:
+                check = right
+                continue
+            results = loaded.results()
             check = _compare(results, key, reference, kept, acceptance.tolerance)
             if not check.ok and (responses := self._responses_of(reference)):
                 check = _compare(results, key, reference, kept, acceptance.tolerance, responses=responses)
@@ -93,7 +112,9 @@ class References:
                 for trial in range(acceptance.data.rounds):
                     data = InputData(reference.seed, trial=trial, exact=acceptance.data)
                     kept = self._kept_on(reference, data)
-                    exact = _compare(loaded.run_once(data), key, reference, kept, acceptance.exact)
+                    loaded.execute(data)
+                    exact = self._right_on_device(loaded, reference, kept, acceptance.exact)
+                    exact = exact or _compare(loaded.results(), key, reference, kept, acceptance.exact)
                     if not exact.ok:
                         check = exact
                         break
@@ -112,8 +133,12 @@ class References:
             kept = self._kept_on(reference, data)
             if reference.unconfirmed is None:
                 reference.unconfirmed = self._loaded[reference.key].unconfirmed(kept)
-            results = self._loaded[key].run_once(data)
-            return _compare(results, key, reference, kept, acceptance.tolerance, finite_only=reference.unconfirmed)
+            loaded, finite_only = self._loaded[key], reference.unconfirmed
+            loaded.execute(data)
+            right = self._right_on_device(loaded, reference, kept, acceptance.tolerance, finite_only=finite_only)
+            return right or _compare(
+                loaded.results(), key, reference, kept, acceptance.tolerance, finite_only=finite_only
+            )
         finally:
             self._restore(key, reference)
 
@@ -126,6 +151,52 @@ class References:
         found = _responses(was, [now], relative / 2**0.5)
         known = self._responses_of(reference) or (None,) * len(found)
         reference.responses = tuple(map(_larger, known, found))
+        reference.staged = {key: staged for key, staged in reference.staged.items() if not key[1]}
+
+    def _right_on_device(
+        self,
+        loaded: Loaded,
+        reference: _Reference,
+        kept: ReferenceResult,
+        tolerance: correctness.Tolerance,
+        *,
+        responses: _Responses = (),
+        finite_only: _FiniteOnly = (),
+    ) -> correctness.Check | None:
+        """Compare the results of the last run on the device.
+
+        Returns:
+            The check of a right result; ``None`` if the host has to compare.
+        """
+        comparer, image = loaded.comparer, loaded.image
+        if comparer is None or image is None or not _fits(loaded, kept):
+            return None
+        key = (id(kept), bool(responses), tolerance)
+        if key not in reference.staged:
+            expected = _expected(kept, tolerance, responses, finite_only)
+            if not all(part.can_be_staged for part in expected):
+                return None
+            staged = comparer.stage(expected, None if kept.result.stray else image)
+            self._make_room(staged.size)
+            reference.staged[key] = expected, staged
+        expected, staged = reference.staged[key]
+        if not comparer.is_trusted(staged, expected, image):
+            return None
+        counts = [comparer.compare(loaded.buffer, staged, number, part) for number, part in enumerate(expected)]
+        if not all(part.stays_right(found) for part, found in zip(expected, counts, strict=True)):
+            return None
+        if comparer.differs(loaded.buffer, staged):
+            return None
+        return _right(reference.seed, kept, counts)
+
+    def _make_room(self, size: int) -> None:
+        """Free the device's memory of results that were staged first, if all of them take too much."""
+        held = [(reference, key) for reference in self._references.values() for key in reference.staged]
+        total = size + sum(reference.staged[key][1].size for reference, key in held)
+        for reference, key in held:
+            if total <= _MOST_STAGED_BYTES:
+                break
+            total -= reference.staged.pop(key)[1].size
 
     def _reference(self, name: str) -> _Reference:
         if name not in self._references:
@@ -192,6 +263,62 @@ def _larger(one: correctness.Response | None, other: correctness.Response | None
     return correctness.Response(np.maximum(one.elements, other.elements))
 
 
+def _fits(loaded: Loaded, kept: ReferenceResult) -> bool:
+    """Whether a reference's outputs are those of a benchmark with the same layout."""
+    ours = [(view.element, view.shape) for view in loaded.views if view.writes]
+    return ours == [(output.element, output.shape) for output in kept.result.outputs]
+
+
+def _expected(
+    kept: ReferenceResult, tolerance: correctness.Tolerance, responses: _Responses, finite_only: _FiniteOnly
+) -> list[Expected]:
+    """The outputs of a reference, with the magnitude of each element as `correctness.check_output` takes it."""
+    found = []
+    for number, output in enumerate(kept.result.outputs):
+        allowed, scale, _ = _allowance(kept, number, tolerance, finite_only)
+        values = kept.values[number]
+        scales = None
+        if values.dtype.kind == "f":
+            scales = np.full(values.size, scale, np.float32)
+            answered = responses[number] if responses else None
+            if answered is not None:
+                np.maximum(scales, answered.elements.reshape(-1), out=scales)
+            if finite_only:
+                scales[np.broadcast_to(finite_only[number], values.shape).reshape(-1)] *= -1
+        found.append(Expected(output, allowed, scales))
+    return found
+
+
+def _right(seed: int, kept: ReferenceResult, counts: Sequence[Counts]) -> correctness.Check:
+    """The check of a right result."""
+    return correctness.merge_checks(
+        [
+            correctness.Check(
+                ok=True,
+                seed=seed,
+                output=number,
+                compared=kept.values[number].size,
+                magnitude=kept.magnitudes[number],
+                max_abs_error=found.largest,
+                worst=found.worst,
+            )
+            for number, found in enumerate(counts)
+        ]
+    )
+
+
+def _allowance(
+    kept: ReferenceResult, number: int, tolerance: correctness.Tolerance, finite_only: _FiniteOnly
+) -> tuple[correctness.Tolerance, float, NDArray[np.bool_] | bool]:
+    """The tolerance of an output, its magnitude, and the places where only finite numbers are compared."""
+    element = kept.result.outputs[number].element
+    allowed = tolerance.stored_as(element) if element_type(element).kind == "float" else tolerance
+    if not finite_only:
+        return allowed, kept.magnitudes[number], False
+    allowed = msgspec.structs.replace(allowed, rtol=allowed.rtol + allowed.atol_scale)
+    return allowed, _usual(kept.values[number]), finite_only[number]
+
+
 def _compare(
     results: Sequence[RunResult],
     key: str,
@@ -200,7 +327,7 @@ def _compare(
     tolerance: correctness.Tolerance,
     *,
     responses: _Responses = (),
-    finite_only: Sequence[NDArray[np.bool_] | bool] = (),
+    finite_only: _FiniteOnly = (),
 ) -> correctness.Check:
     """Compare results with those of a reference.
 
@@ -223,12 +350,7 @@ def _compare(
     for result in results:
         checks = []
         for number, (output, expected) in enumerate(zip(result.outputs, kept.result.outputs, strict=True)):
-            is_float = element_type(output.element).kind == "float"
-            allowed = tolerance.stored_as(output.element) if is_float else tolerance
-            scale = kept.magnitudes[number]
-            if finite_only:
-                scale = _usual(kept.values[number])
-                allowed = msgspec.structs.replace(allowed, rtol=allowed.rtol + allowed.atol_scale)
+            allowed, scale, places = _allowance(kept, number, tolerance, finite_only)
             check = correctness.check_output(
                 kept.values[number],
                 to_array(output.raw, output.element, output.shape),
@@ -236,7 +358,7 @@ def _compare(
                 scale=scale,
                 answers=responses[number] if responses else None,
                 floor=smallest_step(output.element),
-                finite_only=finite_only[number] if finite_only else False,
+                finite_only=places,
                 seed=reference.seed,
                 output=number,
             )

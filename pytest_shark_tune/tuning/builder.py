@@ -28,6 +28,7 @@ from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.spec.build import SPEC_VERSION, single_entry_spec
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
+from pytest_shark_tune.tuning.ahead.comparers import Comparers
 from pytest_shark_tune.tuning.compile_step import CompileStep
 
 __all__ = ["Builder"]
@@ -96,6 +97,8 @@ class Builder:
         self._running: dict[str, Future[Artifact]] = {}
         behind = None if compiler.target.shares_processor else _step_back
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="iree-compile", initializer=behind)
+        self.comparers = Comparers(compiler, cache, self._pool)
+        """The modules that compare results on the device."""
 
     def close(self) -> None:
         """End every command that is running, and those that wait."""
@@ -111,6 +114,7 @@ class Builder:
         """
         module = task.dispatch.members[member].module
         shares_processor = self.compiler.target.shares_processor
+        self.comparers.start(module)
         artifact = self.known(module, candidate) if shares_processor else None
         if artifact is None:
             ahead = [other for other in self._prefetch_queue(task) if other.id != candidate.id] if member == 0 else []

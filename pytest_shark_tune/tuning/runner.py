@@ -141,7 +141,7 @@ class Runner:
         for number, (member, at) in enumerate(zip(task.dispatch.screened, prepared.sizes, strict=True)):
             limit_s = timing.time_limit_s(at.check_s)
             checked = (child, _CANDIDATE, f"{_REFERENCE}/{number}", task.dispatch, member, limit_s)
-            _load(child, _CANDIDATE, member, artifact)
+            self._load(child, _CANDIDATE, member, artifact)
             check_result(*checked)
             run = partial(child.run, _CANDIDATE, timeout_s=timing.time_limit_s(at.batch_s))
             baseline = partial(child.run, f"{_DEFAULT}/{number}")
@@ -243,7 +243,7 @@ class Runner:
                 busy[0] = _DEFAULT
                 limit_s = timing.time_limit_s(self._load_reference(child, task, member, default))
                 busy[0] = _CANDIDATE
-                _load(child, _CANDIDATE, member, tuned)
+                self._load(child, _CANDIDATE, member, tuned)
                 for check in (check_result, check_edges):
                     check(child, _CANDIDATE, f"{_REFERENCE}/0", task.dispatch, member, limit_s)
 
@@ -321,7 +321,7 @@ class Runner:
             for name, artifacts in built.items():
                 busy[0] = name
                 key, reference = f"{name}/{index}", f"reference/{index}"
-                _load(child, key, member, artifacts[index])
+                self._load(child, key, member, artifacts[index])
                 if name == default:
                     child.store_reference(key, reference, self._seed + 1 + number)
                 else:
@@ -382,7 +382,7 @@ class Runner:
     ) -> float:
         """Load the default and keep its result; return the seconds that the check of a result takes."""
         key, reference = f"{_DEFAULT}/{number}", f"{_REFERENCE}/{number}"
-        _load(child, key, member, default)
+        self._load(child, key, member, default)
         child.store_reference(key, reference, self._seed)
         # The default is its own reference: a result that changes from run to run can verify nothing.
         started = time.perf_counter()
@@ -400,6 +400,11 @@ class Runner:
             return
         if reason:
             raise CandidateFailed(State.WRONG_RESULT, reason)
+
+    def _load(self, child: DeviceChild, key: str, member: Member, artifact: Artifact) -> None:
+        assert artifact.vmfb is not None
+        comparer = self._builder.comparers.path(member.module)
+        child.load_benchmark(key, Path(artifact.vmfb), member.module, comparer=comparer)
 
     def _known(self, task: Task, candidate: Candidate) -> Artifact | None:
         return self._builder.known(task.dispatch.members[0].module, candidate)
@@ -470,8 +475,3 @@ def _unload(child: DeviceChild, task: Task, names: Iterable[str]) -> None:
     for name in names:
         for index in range(len(task.dispatch.members)):
             child.unload(f"{name}/{index}")
-
-
-def _load(child: DeviceChild, key: str, member: Member, artifact: Artifact) -> None:
-    assert artifact.vmfb is not None
-    child.load_benchmark(key, Path(artifact.vmfb), member.module)

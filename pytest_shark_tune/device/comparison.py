@@ -1,0 +1,235 @@
+"""Comparisons on the device: results stay there, and only counts come back.
+
+The functions are those of `dispatch.comparison`. Their verdict counts only where it is *right*. Any other result is
+read and compared on the host, which finds the first wrong element and its value. Limits are a millionth narrower than
+the host's, so no rounding on the device makes a result right that the host would refuse. A module is used once it has
+found planted errors, and nothing else, in the results of a reference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import iree.runtime as rt
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_shark_tune.device.buffers import BufferImage, BufferLayout, Output, end_of
+from pytest_shark_tune.device.elements import Bytes, as_bytes, element_type, hal_type, smallest_step, to_array
+from pytest_shark_tune.measurement.correctness import Tolerance, may_jump, may_step
+
+if TYPE_CHECKING:
+    from pytest_shark_tune.device.hal_device import HalDevice
+
+__all__ = ["Counts", "Expected", "ResultComparer", "StagedReference"]
+
+_NARROWER = 1 - 1e-6
+_WORDS = {4: rt.HalElementType.INT_32, 2: rt.HalElementType.INT_16, 1: rt.HalElementType.INT_8}
+_PLANTED = 10
+"""How many elements of an output get an error."""
+_BEYOND = 2.0
+"""A planted error is so many times as large as is allowed."""
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """The comparison of one output, in all copies of the data."""
+
+    wrong: int
+    jumped: int
+    """The elements that are off by no more than a rounding, or integers that are off by one, in the worst copy."""
+    largest: float = 0.0
+    """The largest error."""
+    worst: float = 0.0
+    """The largest error as a part of its tolerance."""
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """One output of a reference, and how far a result may be from it."""
+
+    output: Output
+    tolerance: Tolerance
+    scale: NDArray[np.float32] | None
+    """The magnitude for each element, negative where only finite numbers are compared; ``None`` for integers."""
+
+    def stays_right(self, counts: Counts) -> bool:
+        """Whether an output with these counts is right."""
+        compared = math.prod(self.output.shape) if self.scale is None else self.scale.size
+        allows = may_step if self.scale is None else may_jump
+        return not counts.wrong and allows(counts.jumped, compared, self.tolerance)
+
+    @property
+    def can_be_staged(self) -> bool:
+        """Whether the magnitudes are numbers of f32."""
+        return self.scale is None or bool(np.isfinite(self.scale).all())
+
+    @property
+    def limits(self) -> tuple[float, ...]:
+        """The limits of floats, in the order of the function's arguments."""
+        known = self.tolerance
+        rounded = known.stored + known.jump
+        limits = (known.rtol, known.atol_scale, smallest_step(self.output.element), rounded, known.jump)
+        return tuple(limit * _NARROWER for limit in limits)
+
+
+class StagedReference(msgspec.Struct, frozen=True):
+    """A reference on the device."""
+
+    expected: tuple[Any, ...]
+    """The buffers of its outputs."""
+    scales: tuple[Any, ...]
+    """The buffers of their magnitudes, ``None`` for integers."""
+    image: Any
+    """The buffer of a copy of the data before a run; ``None`` if bytes outside the outputs may change."""
+    size: int
+    """The number of bytes of all buffers."""
+
+
+class ResultComparer:
+    """Compares results in buffers of one layout on the device.
+
+    Args:
+        device: The device.
+        path: The compiled module of `dispatch.comparison`.
+        layout: The layout of the buffers.
+    """
+
+    def __init__(self, device: HalDevice, path: str, layout: BufferLayout) -> None:
+        self._device = device
+        self._context, self._module = device.load(path)
+        self._layout = layout
+        self._views = [view for view in layout.views if view.writes]
+        names = set(self._module.function_names)
+        self._word = next((word for word in _WORDS if f"stray_{word}" in names), 0)
+        self._is_trusted: bool | None = None
+
+    def stage(self, expected: Sequence[Expected], image: BufferImage | None) -> StagedReference:
+        """Copy a reference to the device.
+
+        Args:
+            expected: Its outputs.
+            image: The buffer before a run, unless bytes outside the outputs may change.
+        """
+        outputs = [np.ascontiguousarray(part.output.raw) for part in expected]
+        scales = [None if part.scale is None else as_bytes(part.scale) for part in expected]
+        before = image.host[: self._layout.stride] if image is not None and self._word else None
+        allocate = self._device.allocate
+        return StagedReference(
+            expected=tuple(map(allocate, outputs)),
+            scales=tuple(None if scale is None else allocate(scale) for scale in scales),
+            image=None if before is None else allocate(before),
+            size=sum(array.nbytes for array in (*outputs, *scales, before) if array is not None),
+        )
+
+    def differs(self, buffer: Any, staged: StagedReference) -> int:
+        """Count the words outside the outputs that a run changed, in all copies."""
+        if staged.image is None:
+            return 0
+        kind, whole = _WORDS[self._word], self._layout.stride // self._word
+        views = [(buffer, (self._layout.copies, whole), kind), (staged.image, (whole,), kind)]
+        return sum(map(_sum, self._call(f"stray_{self._word}", views)))
+
+    def compare(self, buffer: Any, staged: StagedReference, number: int, expected: Expected) -> Counts:
+        """Compare output ``number`` in all copies of a buffer."""
+        kind = element_type(self._views[number].element)
+        hal = rt.HalElementType.INT_8 if kind.name == "i1" else hal_type(kind.name)
+        count = as_bytes(expected.output.raw).size * 8 // kind.bits
+        whole = self._layout.stride * 8 // kind.bits
+        views = [(buffer, (self._layout.copies, whole), hal), (staged.expected[number], (count,), hal)]
+        if expected.scale is None:
+            results = self._call(f"compare_{number}", views)
+            return Counts(sum(map(_sum, results[::2])), _most_in_a_copy(results[1::2]))
+        views.append((staged.scales[number], (count,), rt.HalElementType.FLOAT_32))
+        results = self._call(f"compare_{number}", views, expected.limits)
+        return Counts(
+            wrong=sum(map(_sum, results[::4])),
+            jumped=_most_in_a_copy(results[1::4]),
+            largest=max(float(part.max()) for part in results[2::4]),
+            worst=max(float(part.max()) for part in results[3::4]),
+        )
+
+    def is_trusted(self, staged: StagedReference, expected: Sequence[Expected], image: BufferImage) -> bool:
+        """Whether the module finds planted errors, and nothing else. It is tried on the first reference."""
+        if self._is_trusted is None:
+            self._is_trusted = self._finds_planted(staged, expected, image)
+        return self._is_trusted
+
+    def _finds_planted(self, staged: StagedReference, expected: Sequence[Expected], image: BufferImage) -> bool:
+        host = image.host[: self._layout.size].copy()
+        copies = host.reshape(self._layout.copies, self._layout.stride)
+        places = [slice(view.offset_bytes, end_of(view)) for view in self._views]
+        for place, part in zip(places, expected, strict=True):
+            copies[:, place] = part.output.raw
+        if any(self._found_in(host, staged, expected)):
+            return False
+        last = copies[-1]
+        planted = [_plant(last[place], part) for place, part in zip(places, expected, strict=True)]
+        if staged.image is not None:
+            outside = np.ones(last.size, np.bool_)
+            for place in places:
+                outside[place] = False
+            last[np.flatnonzero(outside)[[0, -1]]] ^= 0x40
+            planted.append(np.unique(np.flatnonzero(outside)[[0, -1]] // self._word).size)
+        else:
+            planted.append(0)
+        return self._found_in(host, staged, expected) == planted
+
+    def _found_in(self, host: Bytes, staged: StagedReference, expected: Sequence[Expected]) -> list[int]:
+        """The wrong elements of each output in a buffer of these contents, then the words outside them that differ."""
+        buffer = self._device.allocate(host)
+        wrong = [self.compare(buffer, staged, number, part).wrong for number, part in enumerate(expected)]
+        return [*wrong, self.differs(buffer, staged)]
+
+    def _call(
+        self, name: str, views: Sequence[tuple[Any, tuple[int, ...], Any]], numbers: Sequence[float] = ()
+    ) -> list[NDArray[Any]]:
+        arguments = rt.VmVariantList(len(views) + len(numbers))
+        for buffer, shape, kind in views:
+            arguments.push_ref(rt.HalBufferView(buffer, shape, int(kind)))
+        for number in numbers:
+            arguments.push_float(number)
+        results = rt.VmVariantList(1)
+        self._context.invoke(self._module.lookup_function(name), arguments, results)
+        return [self._device.read_array(results.get_as_object(at, rt.HalBufferView)) for at in range(len(results))]
+
+
+def _plant(place: Bytes, expected: Expected) -> int:
+    """Change some elements of an output, from the first to the last, and return how many are wrong."""
+    element = expected.output.element
+    values = to_array(expected.output.raw, element, expected.output.shape).reshape(-1)
+    stored = place.view(element_type(element).dtype)
+    places = np.unique(np.linspace(0, values.size - 1, min(_PLANTED, values.size)).astype(np.int64))
+    if expected.scale is None:
+        stored[places] ^= 0x40
+        return places.size
+    return sum(
+        _plant_float(stored, int(at), float(values[at]), expected, as_nan=bool(turn % 2))
+        for turn, at in enumerate(places)
+    )
+
+
+def _plant_float(stored: NDArray[Any], at: int, value: float, expected: Expected, *, as_nan: bool) -> bool:
+    """Change one float, and return whether it is wrong."""
+    assert expected.scale is not None
+    known, scale = expected.tolerance, float(expected.scale[at])
+    if not math.isfinite(value):
+        stored[at] = 1.0
+        return not math.copysign(1, scale) < 0
+    allowed = abs(value) * (known.rtol + known.stored + known.jump)
+    allowed += abs(scale) * (known.atol_scale + known.jump) + smallest_step(expected.output.element)
+    with np.errstate(over="ignore"):
+        stored[at] = math.nan if as_nan else value + _BEYOND * allowed
+    now = float(stored[at])
+    if not math.isfinite(now):
+        return not math.copysign(1, scale) < 0
+    return abs(now - value) > allowed
+
+
+def _sum(part: NDArray[Any]) -> int:
+    return int(part.sum(dtype=np.int64))
+
+
+def _most_in_a_copy(parts: Sequence[NDArray[Any]]) -> int:
+    return int(sum(part.sum(axis=1, dtype=np.int64) for part in parts).max())
