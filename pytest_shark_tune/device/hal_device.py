@@ -23,7 +23,7 @@ __all__ = ["HalDevice", "driver_entries"]
 
 _logger = logging.getLogger(__name__)
 
-_MOST_IMAGES = 6
+_MOST_IMAGES = 32
 _MOST_IMAGE_BYTES = 1 << 30
 _READ_THROUGH_STAGING = ("vulkan",)
 """Drivers that need page-aligned host memory, which IREE's copy to the host does not give them."""

@@ -6,6 +6,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import iree.runtime as rt
@@ -17,7 +18,7 @@ from pytest_shark_tune.device import elements, protocol
 from pytest_shark_tune.device.buffers import BufferImage, BufferLayout, Output, end_of
 from pytest_shark_tune.device.comparison import ResultComparer
 from pytest_shark_tune.device.hal_device import HalDevice
-from pytest_shark_tune.device.inputs import InputData, argument_bytes
+from pytest_shark_tune.device.inputs import InputData, argument_bytes, at_once
 from pytest_shark_tune.dispatch.types import BufferView
 from pytest_shark_tune.measurement.product import product_of
 
@@ -216,13 +217,14 @@ class LoadedFunction(Loaded):
 
     def fill(self, data: InputData) -> None:
         """Make the arguments. Results are buffers of their own, which nobody can poison."""
-        self._arguments = [
-            rt.HalBufferView(
-                self._device.allocate(argument_bytes(tensor, number, data, self._files.get(number, ""))),
-                tensor.shape,
-                self._types[number],
-            )
+        jobs = [
+            partial(argument_bytes, tensor, number, data, self._files.get(number, ""))
             for number, tensor in enumerate(self._inputs)
+        ]
+        made = at_once(jobs, sum(math.prod(tensor.shape) for tensor in self._inputs))
+        self._arguments = [
+            rt.HalBufferView(self._device.allocate(contents), tensor.shape, kind)
+            for contents, tensor, kind in zip(made, self._inputs, self._types, strict=True)
         ]
         self.filled = True
 

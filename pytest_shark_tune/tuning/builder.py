@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -123,6 +123,15 @@ class Builder:
         if artifact.vmfb is None:
             raise CandidateFailed(artifact.state, artifact.reason)
         return artifact
+
+    def begin(self, tasks: Iterable[Task]) -> None:
+        """Begin to compile the defaults of dispatches, which are needed one after the other.
+
+        Where the compiler runs on the device that is measured, each one waits until it is needed.
+        """
+        if not self.compiler.target.shares_processor:
+            for task in tasks:
+                self._start(task.dispatch, task.dispatch.members[0].module, task.default)
 
     def prepare(self, task: Task, candidate: Candidate) -> None:
         """Compile the candidate and its default in every dispatch of the group, to be measured elsewhere.
@@ -241,23 +250,17 @@ class Builder:
         self._artifacts[key] = artifact
         return artifact
 
-    def model(self, text: str, flags: Sequence[str] = ()) -> Path:
+    def model(self, text: str, flags: Sequence[str] = (), *, holds_processor: bool = False) -> Path:
         """Compile a whole model from its executable sources, with the flags of its form.
 
-        Raises:
-            CandidateFailed: the client's compile step fails.
-        """
-        return self._model(text, flags, self.processor())
-
-    def model_unleased(self, text: str, flags: Sequence[str] = ()) -> Path:
-        """Compile like `model`; the caller holds `processor`, so that several threads may compile at a time.
+        Args:
+            text: the executable sources.
+            flags: the flags of the form.
+            holds_processor: whether the caller holds `processor`, so that several threads may compile at a time.
 
         Raises:
             CandidateFailed: the client's compile step fails.
         """
-        return self._model(text, flags, nullcontext())
-
-    def _model(self, text: str, flags: Sequence[str], processor: AbstractContextManager[object]) -> Path:
         key = content_key("model", ARTIFACT_VERSION, text, self._identity, *flags)
         digest = self._cache.get("models", key, str)
         if digest is not None and (known := self._cache.binary("models", key, digest)) is not None:
@@ -265,7 +268,7 @@ class Builder:
         out = self._cache.file("models", key, BINARY)
         if self._step is not None:
             text = self._step.applied_to(text)
-        with processor:
+        with nullcontext() if holds_processor else self.processor():
             self.compiler.for_models.with_flags(flags).compile_sources(text, out)
         self._cache.put("models", key, file_digest(out))
         return out

@@ -27,7 +27,7 @@ from pytest_shark_tune.tuning.runner import Runner
 
 __all__ = ["PROFILE_VERSION", "Profiler", "arguments", "by_symbol", "function_of"]
 
-PROFILE_VERSION: Final = 2
+PROFILE_VERSION: Final = 3
 """How the time of a model is split among its dispatches.
 
 Raise it if the same run of a model may give other shares, or the same shares may give other dispatches to tune.
@@ -99,8 +99,7 @@ class Profiler:
         try:
             statistics = self._statistics(vmfb, function, inputs, parameters)
         except NoProfile as reason:
-            with self.children.lease() as uri:
-                model_us = model_time_us(vmfb, uri, function, inputs, parameters)
+            model_us = self._model_us(vmfb, function, inputs, parameters)
             return self.counted(source, function, plan, model_us=model_us, why=str(reason))
         known = _shares(source, plan)
         costs = by_symbol(statistics.exports, list(known))
@@ -122,6 +121,27 @@ class Profiler:
 
         key = content_key("statistics", file_digest(vmfb), function, inputs, parameters)
         return self.of_run.get_or_make("profiles", key, Profiled, measure)
+
+    def _default_us(self, task: Task) -> float:
+        """The time of a dispatch by its default, which is taken once in a run, as several forms may have the dispatch.
+
+        Raises:
+            CandidateFailed: it cannot be compiled or run.
+        """
+        artifact = self.builder.artifact(task, task.default)
+        key = content_key("default time", artifact.sha256)
+        return self.of_run.get_or_make("profiles", key, float, lambda: self.runner.default_time_us(task, artifact))
+
+    def _model_us(self, vmfb: Path, function: str, inputs: Sequence[str], parameters: Sequence[str]) -> float | None:
+        """The time of a call of a model, which is taken once in a run; ``None`` if it cannot be run."""
+
+        def measure() -> tuple[float, ...]:
+            with self.children.lease() as uri:
+                time_us = model_time_us(vmfb, uri, function, inputs, parameters)
+            return () if time_us is None else (time_us,)
+
+        key = content_key("model time", file_digest(vmfb), function, inputs, parameters)
+        return next(iter(self.of_run.get_or_make("profiles", key, tuple[float, ...], measure)), None)
 
     def limits(self) -> Limits | None:
         """The limits of the device; ``None`` if they cannot be measured.
@@ -161,10 +181,11 @@ class Profiler:
         """
         costs: dict[str, Cost] = {}
         unknown: dict[str, str] = {}
-        for task in tasks_of(source, (*plan.tasks, *plan.defaults)):
+        tasks = list(tasks_of(source, (*plan.tasks, *plan.defaults)))
+        self.builder.begin(tasks)
+        for task in tasks:
             try:
-                artifact = self.builder.artifact(task, task.default)
-                time_us = self.runner.measure(task, task.default, artifact).baseline_median_us
+                time_us = self._default_us(task)
             except CandidateFailed as failure:
                 unknown[task.name] = str(failure)
                 continue
