@@ -167,11 +167,9 @@ class ResultComparer:
         last = copies[-1]
         planted = [_plant(last[place], part) for place, part in zip(places, expected, strict=True)]
         if staged.image is not None:
-            outside = np.ones(last.size, np.bool_)
-            for place in places:
-                outside[place] = False
-            last[np.flatnonzero(outside)[[0, -1]]] ^= 0x40
-            planted.append(np.unique(np.flatnonzero(outside)[[0, -1]] // self._word).size)
+            strays = _outside(places, last.size)
+            last[strays] ^= 0x40
+            planted.append(len({at // self._word for at in strays}))
         else:
             planted.append(0)
         return self._found_in(host, staged, expected) == planted
@@ -225,6 +223,17 @@ def _plant_float(stored: NDArray[Any], at: int, value: float, expected: Expected
     if not math.isfinite(now):
         return not math.copysign(1, scale) < 0
     return abs(now - value) > allowed
+
+
+def _outside(places: Sequence[slice], size: int) -> list[int]:
+    """The first and the last byte outside some places."""
+    covered = sorted((place.start, place.stop) for place in places)
+    first, last = 0, size - 1
+    for start, end in covered:
+        first = end if start <= first < end else first
+    for start, end in reversed(covered):
+        last = start - 1 if start <= last < end else last
+    return sorted({first, last})
 
 
 def _sum(part: NDArray[Any]) -> int:

@@ -68,6 +68,7 @@ class Builder:
         prefetch_queue: returns the candidates of a task that are likely to be needed next.
         step: a client's own compile step, through which everything goes that is compiled.
         of_run: the cache that ends with the run. A candidate that failed in one process has failed for all of the run.
+        before_loading: does a driver's share of compiling for a compiled module, see `ahead.driver`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Builder:
         prefetch_queue: Callable[[Task], Sequence[Candidate]] = lambda task: (),
         step: CompileStep | None = None,
         of_run: Cache | None = None,
+        before_loading: Callable[[Path], None] = lambda path: None,
     ) -> None:
         self.compiler = compiler
         self._cache = cache
@@ -97,7 +99,8 @@ class Builder:
         self._running: dict[str, Future[Artifact]] = {}
         behind = None if compiler.target.shares_processor else _step_back
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="iree-compile", initializer=behind)
-        self.comparers = Comparers(compiler, cache, self._pool)
+        self._before_loading = before_loading
+        self.comparers = Comparers(compiler, cache, self._pool, before_loading)
         """The modules that compare results on the device."""
 
     def close(self) -> None:
@@ -270,6 +273,7 @@ class Builder:
             text = self._step.applied_to(text)
         with nullcontext() if holds_processor else self.processor():
             self.compiler.for_models.with_flags(flags).compile_sources(text, out)
+        self._before_loading(out)
         self._cache.put("models", key, file_digest(out))
         return out
 
@@ -300,6 +304,7 @@ class Builder:
                 stderr=error.stderr,
             )
             return failed, error.stopped
+        self._before_loading(out)
         made = Artifact(
             candidate=candidate.id,
             state="compiled",

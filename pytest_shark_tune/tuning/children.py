@@ -9,10 +9,18 @@ from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied, DeviceRequestFailed
 from pytest_shark_tune.records.types import State
+from pytest_shark_tune.tuning.ahead.driver import DriverCompiler
+from pytest_shark_tune.tuning.settings import RunSettings
 
-__all__ = ["DeviceChildren"]
+__all__ = ["DeviceChildren", "driver_compiler"]
 
 _PROBE = "probe"
+
+
+def driver_compiler(driver: str, settings: RunSettings) -> DriverCompiler:
+    """The compiler for the driver of a run's devices."""
+    directory = settings.run_directory / "driver-cache"
+    return DriverCompiler(driver, settings.devices, jobs=settings.jobs, directory=directory)
 
 
 class DeviceChildren:
@@ -21,9 +29,14 @@ class DeviceChildren:
     Args:
         leases: the devices that processes share.
         report: gets a message about a long wait for a device.
+        driver: compiles for the drivers of the devices before modules are loaded.
     """
 
-    def __init__(self, leases: DeviceLeases, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, leases: DeviceLeases, report: Callable[[str], None], driver: DriverCompiler | None = None
+    ) -> None:
+        self.driver = driver
+        """Compiles for the drivers of the devices before modules are loaded; ``None`` if nothing does."""
         self._leases = leases
         self._report = report
         self._children: dict[str, DeviceChild] = {}
@@ -32,6 +45,8 @@ class DeviceChildren:
         """End all children."""
         for uri in list(self._children):
             self.end(uri)
+        if self.driver is not None:
+            self.driver.close()
 
     def lease(self) -> AbstractContextManager[str]:
         """Hold a device until the context ends; the context gives its URI."""
@@ -76,7 +91,7 @@ class DeviceChildren:
                 child.unload(_PROBE)
                 return child
         self.end(uri)
-        child = self._children[uri] = DeviceChild(uri)
+        child = self._children[uri] = DeviceChild(uri, env=self.driver.environment if self.driver else None)
         return child
 
     @contextmanager

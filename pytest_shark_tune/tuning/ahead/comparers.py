@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Final
 
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.dispatch.comparison import comparison_module
@@ -14,10 +13,7 @@ from pytest_shark_tune.dispatch.types import BenchmarkModule
 from pytest_shark_tune.errors import CommandFailed, SharkTuneError
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
 
-__all__ = ["COMPARER_VERSION", "Comparers"]
-
-COMPARER_VERSION: Final = 1
-"""The version of the modules' flags. Their text is part of their key."""
+__all__ = ["Comparers"]
 
 _FLAGS = ("--iree-input-demote-f64-to-f32=false", "--iree-input-demote-i64-to-i32=false")
 """Elements are compared in their own types."""
@@ -69,7 +65,7 @@ class Comparers:
 
     def _built(self, text: str) -> Path | None:
         try:
-            key = content_key("comparer", COMPARER_VERSION, text, self._compiler.identity)
+            key = content_key("comparer", text, self._compiler.identity, _FLAGS)
             digest = self._cache.get("models", key, str)
             if digest is not None and (known := self._cache.binary("models", key, digest)) is not None:
                 return known
