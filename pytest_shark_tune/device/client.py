@@ -106,7 +106,15 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
         """Describe the child's device."""
         return self._ask(protocol.Describe(), protocol.DeviceInfo, self._timeouts.other_s)
 
-    def load_benchmark(self, key: str, path: Path, module: BenchmarkModule, *, comparer: Path | None = None) -> None:
+    def load_benchmark(
+        self,
+        key: str,
+        path: Path,
+        module: BenchmarkModule,
+        *,
+        comparer: Path | None = None,
+        mark: Path | None = None,
+    ) -> None:
         """Load a compiled benchmark module, without filling its buffer. It replaces the module of the same key.
 
         Args:
@@ -114,9 +122,11 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
             path: The compiled module.
             module: The benchmark module.
             comparer: The compiled module that compares its results on the device; without it the host does.
+            mark: The file that says, between processes of a run, that ``comparer`` works on such a device.
         """
         text_free = msgspec.structs.replace(module, text="")
-        request = protocol.LoadBenchmark(key, str(path), text_free, "" if comparer is None else str(comparer))
+        compared = ("" if path is None else str(path) for path in (comparer, mark))
+        request = protocol.LoadBenchmark(key, str(path), text_free, *compared)
         self._ask(request, None, self._timeouts.load_s)
 
     def load_function(

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import iree.runtime as rt
@@ -18,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_shark_tune.device.buffers import BufferImage, BufferLayout, Output, end_of
-from pytest_shark_tune.device.elements import Bytes, as_bytes, element_type, hal_type, smallest_step, to_array
+from pytest_shark_tune.device.elements import Bytes, as_bytes, element_type, hal_type, smallest_step
 from pytest_shark_tune.measurement.correctness import Tolerance, may_jump, may_step
 
 if TYPE_CHECKING:
@@ -52,7 +54,15 @@ class Expected(msgspec.Struct, frozen=True):
     output: Output
     tolerance: Tolerance
     scale: NDArray[np.float32] | None
-    """The magnitude for each element, negative where only finite numbers are compared; ``None`` for integers."""
+    """The magnitude for each element, negative where only finite numbers are compared; ``None`` for integers.
+
+    If it is the same for all, the array has one element in memory.
+    """
+
+    @property
+    def uniform(self) -> float | None:
+        """The magnitude, if it is the same for all elements."""
+        return float(self.scale[0]) if self.scale is not None and self.scale.strides == (0,) else None
 
     def stays_right(self, counts: Counts) -> bool:
         """Whether an output with these counts is right."""
@@ -63,14 +73,15 @@ class Expected(msgspec.Struct, frozen=True):
     @property
     def can_be_staged(self) -> bool:
         """Whether the magnitudes are numbers of f32."""
-        return self.scale is None or bool(np.isfinite(self.scale).all())
+        known = self.uniform if self.uniform is not None else self.scale
+        return known is None or bool(np.isfinite(known).all())
 
     @property
     def limits(self) -> tuple[float, ...]:
-        """The limits of floats, in the order of the function's arguments."""
-        known = self.tolerance
-        rounded = known.stored + known.jump
-        limits = (known.rtol, known.atol_scale, smallest_step(self.output.element), rounded, known.jump)
+        """The limits of floats, in the order of the function's arguments. Magnitudes on the device are 1 if uniform."""
+        known, scale = self.tolerance, 1.0 if self.uniform is None else abs(self.uniform)
+        rounded, step = known.stored + known.jump, smallest_step(self.output.element)
+        limits = (known.rtol, known.atol_scale * scale, step, rounded, known.jump * scale)
         return tuple(limit * _NARROWER for limit in limits)
 
 
@@ -94,10 +105,12 @@ class ResultComparer:
         device: The device.
         path: The compiled module of `dispatch.comparison`.
         layout: The layout of the buffers.
+        mark: The path of a file that says that the module found planted errors on such a device; empty for none.
     """
 
-    def __init__(self, device: HalDevice, path: str, layout: BufferLayout) -> None:
+    def __init__(self, device: HalDevice, path: str, layout: BufferLayout, mark: str = "") -> None:
         self._device = device
+        self._mark = Path(mark) if mark else None
         self._context, self._module = device.load(path)
         self._layout = layout
         self._views = [view for view in layout.views if view.writes]
@@ -113,15 +126,23 @@ class ResultComparer:
             image: The buffer before a run, unless bytes outside the outputs may change.
         """
         outputs = [np.ascontiguousarray(part.output.raw) for part in expected]
-        scales = [None if part.scale is None else as_bytes(part.scale) for part in expected]
         before = image.host[: self._layout.stride] if image is not None and self._word else None
         allocate = self._device.allocate
         return StagedReference(
             expected=tuple(map(allocate, outputs)),
-            scales=tuple(None if scale is None else allocate(scale) for scale in scales),
+            scales=tuple(map(self._staged_scale, expected)),
             image=None if before is None else allocate(before),
-            size=sum(array.nbytes for array in (*outputs, *scales, before) if array is not None),
+            size=sum(output.nbytes for output in outputs)
+            + sum(part.scale.nbytes for part in expected if part.scale is not None and part.uniform is None)
+            + (0 if before is None else before.nbytes),
         )
+
+    def _staged_scale(self, expected: Expected) -> Any:
+        if expected.scale is None:
+            return None
+        if expected.uniform is not None:
+            return self._device.repeated(math.copysign(1.0, expected.uniform), expected.scale.size)
+        return self._device.allocate(as_bytes(expected.scale))
 
     def differs(self, buffer: Any, staged: StagedReference) -> int:
         """Count the words outside the outputs that a run changed, in all copies."""
@@ -153,7 +174,12 @@ class ResultComparer:
     def is_trusted(self, staged: StagedReference, expected: Sequence[Expected], image: BufferImage) -> bool:
         """Whether the module finds planted errors, and nothing else. It is tried on the first reference."""
         if self._is_trusted is None:
-            self._is_trusted = self._finds_planted(staged, expected, image)
+            self._is_trusted = self._mark is not None and self._mark.exists()
+            if not self._is_trusted and self._finds_planted(staged, expected, image):
+                self._is_trusted = True
+                if self._mark is not None:
+                    with suppress(OSError):  # Then the next process tries it again.
+                        self._mark.touch()
         return self._is_trusted
 
     def _finds_planted(self, staged: StagedReference, expected: Sequence[Expected], image: BufferImage) -> bool:
@@ -196,14 +222,13 @@ class ResultComparer:
 def _plant(place: Bytes, expected: Expected) -> int:
     """Change some elements of an output, from the first to the last, and return how many are wrong."""
     element = expected.output.element
-    values = to_array(expected.output.raw, element, expected.output.shape).reshape(-1)
     stored = place.view(element_type(element).dtype)
-    places = np.unique(np.linspace(0, values.size - 1, min(_PLANTED, values.size)).astype(np.int64))
+    places = np.unique(np.linspace(0, stored.size - 1, min(_PLANTED, stored.size)).astype(np.int64))
     if expected.scale is None:
         stored[places] ^= 0x40
         return places.size
     return sum(
-        _plant_float(stored, int(at), float(values[at]), expected, as_nan=bool(turn % 2))
+        _plant_float(stored, int(at), float(stored[at]), expected, as_nan=bool(turn % 2))
         for turn, at in enumerate(places)
     )
 

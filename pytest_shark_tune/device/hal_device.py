@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pytest_shark_tune.device import identity, protocol
 from pytest_shark_tune.device.buffers import BufferImage, BufferLayout
 from pytest_shark_tune.device.comparison import ResultComparer
-from pytest_shark_tune.device.elements import Bytes
+from pytest_shark_tune.device.elements import Bytes, as_bytes
 from pytest_shark_tune.device.inputs import InputData
 from pytest_shark_tune.device.parameters import ParameterProviders
 
@@ -40,6 +40,7 @@ class HalDevice:
         self._hal_module = rt.create_hal_module(self._instance, self.device)
         self._parameters = ParameterProviders(self._instance)
         self._comparers: dict[tuple[str, BufferLayout], ResultComparer | None] = {}
+        self._repeated: dict[tuple[float, int], Any] = {}
         self._images: dict[tuple[BufferLayout, InputData], BufferImage] = {}
 
     def describe(self) -> protocol.DeviceInfo:
@@ -90,6 +91,12 @@ class HalDevice:
             buffer=contents,
         )
 
+    def repeated(self, value: float, count: int) -> Any:
+        """A buffer of the device that holds an f32 so many times, made once."""
+        if (value, count) not in self._repeated:
+            self._repeated[value, count] = self.allocate(as_bytes(np.full(count, value, np.float32)))
+        return self._repeated[value, count]
+
     def copy(self, source: Any, target: Any) -> None:
         """Copy the whole of ``source`` to the start of ``target`` on the device's queue, and wait."""
         semaphore = self.device.create_semaphore(0)
@@ -101,12 +108,15 @@ class HalDevice:
         )
         rt.HalFence.create_at(semaphore, 1).wait()
 
-    def comparer(self, path: str, layout: BufferLayout) -> ResultComparer | None:
-        """The module at ``path`` that compares results in buffers of that layout; ``None`` if it does not load."""
+    def comparer(self, path: str, layout: BufferLayout, mark: str = "") -> ResultComparer | None:
+        """The module at ``path`` that compares results in buffers of that layout; ``None`` if it does not load.
+
+        ``mark`` is the path of the file that says that it works on such a device.
+        """
         key = (path, layout)
         if key not in self._comparers:
             try:
-                self._comparers[key] = ResultComparer(self, path, layout)
+                self._comparers[key] = ResultComparer(self, path, layout, mark)
             except Exception as error:  # The host compares then.
                 _logger.warning("results are compared on the host: %s", error)
                 self._comparers[key] = None

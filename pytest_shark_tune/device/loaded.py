@@ -119,7 +119,7 @@ class LoadedBenchmark(Loaded):
         self._layout = BufferLayout(module.views, module.copies, stride if module.copies > 1 else size)
         self.copies = module.copies
         if request.comparer and self._layout.size == module.buffer_bytes:
-            self.comparer = device.comparer(request.comparer, self._layout)
+            self.comparer = device.comparer(request.comparer, self._layout, request.mark)
         self.step = elements.disturbance_step(view.element for view in module.views if view.reads)
 
     def fill(self, data: InputData) -> None:

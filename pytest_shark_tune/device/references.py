@@ -275,16 +275,16 @@ def _expected(
     """The outputs of a reference, with the magnitude of each element as `correctness.check_output` takes it."""
     found = []
     for number, output in enumerate(kept.result.outputs):
-        allowed, scale, _ = _allowance(kept, number, tolerance, finite_only)
+        allowed, scale, places = _allowance(kept, number, tolerance, finite_only)
         values = kept.values[number]
         scales = None
         if values.dtype.kind == "f":
-            scales = np.full(values.size, scale, np.float32)
             answered = responses[number] if responses else None
+            scales = np.broadcast_to(np.float32(-scale if places is True else scale), (values.size,))
             if answered is not None:
-                np.maximum(scales, answered.elements.reshape(-1), out=scales)
-            if finite_only:
-                scales[np.broadcast_to(finite_only[number], values.shape).reshape(-1)] *= -1
+                scales = np.maximum(scales, answered.elements.reshape(-1))
+            if not isinstance(places, bool):
+                scales = np.where(places.reshape(-1), -scales, scales)
         found.append(Expected(output, allowed, scales))
     return found
 

@@ -127,14 +127,18 @@ class Builder:
             raise CandidateFailed(artifact.state, artifact.reason)
         return artifact
 
-    def begin(self, tasks: Iterable[Task]) -> None:
-        """Begin to compile the defaults of dispatches, which are needed one after the other.
+    def begin(self, wanted: Iterable[tuple[Task, Iterable[str]]]) -> None:
+        """Begin to compile candidates, by their ids, in all members of their dispatches. They are needed in turn.
 
         Where the compiler runs on the device that is measured, each one waits until it is needed.
         """
-        if not self.compiler.target.shares_processor:
-            for task in tasks:
-                self._start(task.dispatch, task.dispatch.members[0].module, task.default)
+        if self.compiler.target.shares_processor:
+            return
+        for task, names in wanted:
+            for member in task.dispatch.members:
+                self.comparers.start(member.module)
+                for name in names:
+                    self._start(task.dispatch, member.module, task.candidate(name))
 
     def prepare(self, task: Task, candidate: Candidate) -> None:
         """Compile the candidate and its default in every dispatch of the group, to be measured elsewhere.

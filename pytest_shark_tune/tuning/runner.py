@@ -82,7 +82,7 @@ class Runner:
         self.origin = Origin(device=settings.device_name, target=str(compiler.target), iree=compiler.version)
         """The origin of this runner's records."""
         self._microbenchmarks = microbenchmarks
-        self._defaults = PreparedDefaults(builder, settings.seed)
+        self._defaults = PreparedDefaults(builder, settings.seed, settings.run_directory)
 
     def measure(self, task: Task, candidate: Candidate, artifact: Artifact) -> timing.Measurement:
         """Check a candidate's result, then time it beside the default on a leased device.
@@ -181,6 +181,7 @@ class Runner:
         built: dict[str, dict[str, list[Artifact]]] = {}
         failed: dict[str, dict[str, CandidateFailed]] = {}
         entered = {entrants.task.name: entrants for entrants in finals}
+        self._builder.begin([(entrants.task, (entrants.task.default.id, *entrants.names)) for entrants in finals])
         for name, entrants in entered.items():
             task = entrants.task
             try:

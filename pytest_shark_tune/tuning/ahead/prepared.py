@@ -82,9 +82,11 @@ class PreparedDefaults:
     Args:
         builder: compiles the modules that compare results.
         seed: draws the inputs.
+        marks: the directory of the run, which gets a mark for each module that was seen to find errors.
     """
 
-    def __init__(self, builder: Builder, seed: int) -> None:
+    def __init__(self, builder: Builder, seed: int, marks: Path) -> None:
+        self._marks = marks
         self._comparers = builder.comparers
         self._seed = seed
         # On a processor, the memory that others hold may push a dispatch's data out of the cache.
@@ -133,7 +135,8 @@ class PreparedDefaults:
         """Load a compiled candidate, and the module that compares its results."""
         assert artifact.vmfb is not None
         comparer = self._comparers.path(member.module)
-        child.load_benchmark(key, Path(artifact.vmfb), member.module, comparer=comparer)
+        mark = self._marks / f"{comparer.stem}.compares" if comparer is not None else None
+        child.load_benchmark(key, Path(artifact.vmfb), member.module, comparer=comparer, mark=mark)
 
 
 def _default_key(slot: int, number: int) -> str:

@@ -182,7 +182,7 @@ class Profiler:
         costs: dict[str, Cost] = {}
         unknown: dict[str, str] = {}
         tasks = list(tasks_of(source, (*plan.tasks, *plan.defaults)))
-        self.builder.begin(tasks)
+        self.builder.begin((task, (task.default.id,)) for task in tasks)
         for task in tasks:
             try:
                 time_us = self._default_us(task)
