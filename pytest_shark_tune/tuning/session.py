@@ -78,7 +78,7 @@ class Session:
             before_loading=driver.compile,
         )
         self.microbenchmarks = Microbenchmarks(compiler, cache, settings.device_name, report, uris=settings.devices)
-        self.children = DeviceChildren(leases, report, driver)
+        self.children = DeviceChildren(leases, report, driver, starts_ahead=not compiler.target.shares_processor)
         self.runner = Runner(settings, self.builder, self.children, microbenchmarks=self.microbenchmarks)
         self.database = TuningDatabase(self.results, compiler, settings, step=self.step)
         self.models = models = ModelRunner(self.children, settings.seed)
