@@ -6,6 +6,7 @@ import math
 from functools import partial
 from typing import Any
 
+import iree.runtime as rt
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -66,9 +67,17 @@ class BufferImage:
         return self.host[view.offset_bytes : end_of(view)]
 
     def staged(self, device: Any) -> Any:
-        """The same contents in a buffer that the device copies from."""
+        """The same contents in a buffer that the device copies from: its own, or the host's if it has no room."""
         if self._staged is None:
-            self._staged = device.allocator.allocate_host_staging_buffer_copy(device, self.host)
+            try:
+                self._staged = device.allocator.allocate_buffer_copy(
+                    memory_type=rt.MemoryType.DEVICE_LOCAL,
+                    allowed_usage=rt.BufferUsage.DEFAULT,
+                    device=device,
+                    buffer=self.host,
+                )
+            except RuntimeError:
+                self._staged = device.allocator.allocate_host_staging_buffer_copy(device, self.host)
         return self._staged
 
 

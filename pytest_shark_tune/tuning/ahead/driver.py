@@ -22,9 +22,9 @@ __all__ = ["DriverCompiler"]
 _COMMAND = (sys.executable, "-P", "-m", "pytest_shark_tune.device.driver.helper")
 _TIMEOUT_S = 60.0
 _FAREWELL_S = 5.0
-_MOST = 3
-_JOBS_FOR_ONE = 4
-"""The compiler needs several times as long as the driver, so that one helper serves as many jobs."""
+_MOST = 8
+_JOBS_FOR_ONE = 2
+"""The compiler needs about twice as long as the driver, so that one helper serves as many jobs."""
 
 _logger = logging.getLogger(__name__)
 

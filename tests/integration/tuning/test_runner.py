@@ -197,7 +197,7 @@ def test_a_request_that_is_interrupted_costs_no_other_candidate(
     measure(session, task, task.default)
     (child,) = session.children._children.values()
     if request_ == "store_reference":  # As where another dispatch was measured in between.
-        runner._prepared.clear()
+        runner._defaults._held.clear()
     interrupt_within(child, request_, monkeypatch, error)
     with pytest.raises(type(error)):
         measure(session, task, first)
