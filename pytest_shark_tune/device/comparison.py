@@ -93,9 +93,9 @@ class StagedReference(msgspec.Struct, frozen=True):
     scales: tuple[Any, ...]
     """The buffers of their magnitudes, ``None`` for integers."""
     image: Any
-    """The buffer of a copy of the data before a run; ``None`` if bytes outside the outputs may change."""
+    """The buffer that fills others before a run; ``None`` if bytes outside the outputs may change."""
     size: int
-    """The number of bytes of all buffers."""
+    """The number of bytes of its own buffers."""
 
 
 class ResultComparer:
@@ -126,15 +126,12 @@ class ResultComparer:
             image: The buffer before a run, unless bytes outside the outputs may change.
         """
         outputs = [np.ascontiguousarray(part.output.raw) for part in expected]
-        before = image.host[: self._layout.stride] if image is not None and self._word else None
-        allocate = self._device.allocate
+        scales = [part.scale for part in expected if part.scale is not None and part.uniform is None]
         return StagedReference(
-            expected=tuple(map(allocate, outputs)),
+            expected=tuple(map(self._device.allocate, outputs)),
             scales=tuple(map(self._staged_scale, expected)),
-            image=None if before is None else allocate(before),
-            size=sum(output.nbytes for output in outputs)
-            + sum(part.scale.nbytes for part in expected if part.scale is not None and part.uniform is None)
-            + (0 if before is None else before.nbytes),
+            image=image.staged(self._device.device) if image is not None and self._word else None,
+            size=sum(array.nbytes for array in (*outputs, *scales)),
         )
 
     def _staged_scale(self, expected: Expected) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = ["HalDevice", "driver_entries"]
 
 _logger = logging.getLogger(__name__)
 
+_OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "out of memory")
 _MOST_IMAGES = 32
 _MOST_IMAGE_BYTES = 1 << 30
 _READ_THROUGH_STAGING = ("vulkan",)
@@ -41,6 +42,8 @@ class HalDevice:
         self._parameters = ParameterProviders(self._instance)
         self._comparers: dict[tuple[str, BufferLayout], ResultComparer | None] = {}
         self._repeated: dict[tuple[float, int], Any] = {}
+        self.frees: list[Callable[[], None]] = []
+        """Free memory of the device that can be filled again, before a module is refused for lack of memory."""
         self._images: dict[tuple[BufferLayout, InputData], BufferImage] = {}
 
     def describe(self) -> protocol.DeviceInfo:
@@ -68,7 +71,17 @@ class HalDevice:
         """
         module = rt.VmModule.copy_buffer(self._instance, Path(path).read_bytes())
         given = [self._parameters.module(parameters)] if parameters else []
-        return rt.VmContext(self._instance, modules=[self._hal_module, *given, module]), module
+        modules = [self._hal_module, *given, module]
+        try:
+            return rt.VmContext(self._instance, modules=modules), module
+        except Exception as error:
+            if not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+                raise
+        self._images.clear()
+        self._repeated.clear()
+        for free in self.frees:
+            free()
+        return rt.VmContext(self._instance, modules=modules), module
 
     def image(self, layout: BufferLayout, data: InputData) -> BufferImage:
         """The contents of such a buffer with such data. The last few are kept."""
@@ -76,7 +89,7 @@ class HalDevice:
         image = self._images.pop(key, None) or BufferImage(*key)
         while self._images and (
             len(self._images) >= _MOST_IMAGES
-            or sum(kept.size for kept, _ in self._images) + layout.size > _MOST_IMAGE_BYTES
+            or sum(kept.touched for kept, _ in self._images) + layout.touched > _MOST_IMAGE_BYTES
         ):
             del self._images[next(iter(self._images))]
         self._images[key] = image

@@ -189,6 +189,11 @@ class References:
             return None
         return _right(reference.seed, kept, counts)
 
+    def free_staged(self) -> None:
+        """Free the device's memory of all results; they are copied there again when they are compared."""
+        for reference in self._references.values():
+            reference.staged.clear()
+
     def _make_room(self, size: int) -> None:
         """Free the device's memory of results that were staged first, if all of them take too much."""
         held = [(reference, key) for reference in self._references.values() for key in reference.staged]

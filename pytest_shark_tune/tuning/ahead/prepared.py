@@ -22,7 +22,7 @@ RUN_TIMEOUT_S = 30.0
 """The seconds that the check of a default may take."""
 _REMEMBERED = 24
 """How many of the default's last samples count as usual: few enough that a lasting change soon is."""
-_MOST, _MOST_BYTES = 8, 1 << 30
+_MOST, _MOST_BYTES = 8, 4 << 30
 """How many dispatches may be prepared on a device, and the size of their buffers together."""
 
 
