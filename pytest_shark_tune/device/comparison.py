@@ -168,6 +168,14 @@ class ResultComparer:
             worst=max(float(part.max()) for part in results[3::4]),
         )
 
+    def counts_of_right(
+        self, buffer: Any, staged: StagedReference, expected: Sequence[Expected]
+    ) -> list[Counts] | None:
+        """Compare all outputs, and the bytes outside them; ``None`` unless everything is right."""
+        counts = [self.compare(buffer, staged, number, part) for number, part in enumerate(expected)]
+        is_right = all(part.stays_right(found) for part, found in zip(expected, counts, strict=True))
+        return counts if is_right and not self.differs(buffer, staged) else None
+
     def is_trusted(self, staged: StagedReference, expected: Sequence[Expected], image: BufferImage) -> bool:
         """Whether the module finds planted errors, and nothing else. It is tried on the first reference."""
         if self._is_trusted is None:

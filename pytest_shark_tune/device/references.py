@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.device.buffers import Output, count_unwritten, hides_poison
-from pytest_shark_tune.device.comparison import Counts, Expected, StagedReference
+from pytest_shark_tune.device.buffers import BufferImage, Output, count_unwritten, hides_poison
+from pytest_shark_tune.device.comparison import Counts, Expected, ResultComparer, StagedReference
 from pytest_shark_tune.device.elements import element_type, smallest_step, to_array
 from pytest_shark_tune.device.inputs import InputData
 from pytest_shark_tune.device.loaded import Loaded, ReferenceResult, RunResult
@@ -20,6 +21,8 @@ from pytest_shark_tune.measurement import correctness
 from pytest_shark_tune.measurement.acceptance import Acceptance
 
 __all__ = ["References"]
+
+_logger = logging.getLogger(__name__)
 
 _MOST_RESPONSE_RUNS = 8
 _FEWEST_RESPONSE_RUNS = 4
@@ -32,8 +35,8 @@ _MOST_STAGED_BYTES = 2 << 30
 _FiniteOnly = Sequence[NDArray[np.bool_] | bool]
 """The places of each output where only finite numbers are compared."""
 
-_StagedKey = tuple[int, bool, correctness.Tolerance]
-"""The identity of a result in this process, whether responses count, and the tolerance."""
+_StagedKey = tuple[int, int, bool, correctness.Tolerance]
+"""The identities of a result and of a comparer in this process, whether responses count, and the tolerance."""
 
 _Responses = tuple[correctness.Response | None, ...]
 """The response of each output, ``None`` for integers; empty if it cannot be found."""
@@ -151,7 +154,7 @@ class References:
         found = _responses(was, [now], relative / 2**0.5)
         known = self._responses_of(reference) or (None,) * len(found)
         reference.responses = tuple(map(_larger, known, found))
-        reference.staged = {key: staged for key, staged in reference.staged.items() if not key[1]}
+        reference.staged = {key: staged for key, staged in reference.staged.items() if not key[2]}
 
     def _right_on_device(
         self,
@@ -171,7 +174,24 @@ class References:
         comparer, image = loaded.comparer, loaded.image
         if comparer is None or image is None or not _fits(loaded, kept):
             return None
-        key = (id(kept), bool(responses), tolerance)
+        try:
+            return self._compared_by(comparer, image, loaded, reference, kept, tolerance, responses, finite_only)
+        except (IndexError, RuntimeError, ValueError) as error:  # As where the device has no memory left for it.
+            _logger.warning("results are compared on the host: %s", error)
+            return None
+
+    def _compared_by(
+        self,
+        comparer: ResultComparer,
+        image: BufferImage,
+        loaded: Loaded,
+        reference: _Reference,
+        kept: ReferenceResult,
+        tolerance: correctness.Tolerance,
+        responses: _Responses,
+        finite_only: _FiniteOnly,
+    ) -> correctness.Check | None:
+        key = (id(kept), id(comparer), bool(responses), tolerance)
         if key not in reference.staged:
             expected = _expected(kept, tolerance, responses, finite_only)
             if not all(part.can_be_staged for part in expected):
@@ -182,12 +202,8 @@ class References:
         expected, staged = reference.staged[key]
         if not comparer.is_trusted(staged, expected, image):
             return None
-        counts = [comparer.compare(loaded.buffer, staged, number, part) for number, part in enumerate(expected)]
-        if not all(part.stays_right(found) for part, found in zip(expected, counts, strict=True)):
-            return None
-        if comparer.differs(loaded.buffer, staged):
-            return None
-        return _right(reference.seed, kept, counts)
+        counts = comparer.counts_of_right(loaded.buffer, staged, expected)
+        return None if counts is None else _right(reference.seed, kept, counts)
 
     def free_staged(self) -> None:
         """Free the device's memory of all results; they are copied there again when they are compared."""

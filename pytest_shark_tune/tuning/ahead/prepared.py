@@ -51,8 +51,8 @@ class Prepared:
 
     generation: int
     """The generation of the child."""
-    dispatch: str
-    """The key of the dispatch."""
+    content: tuple[str, ...]
+    """The keys of the default's binaries. Forms of a model may have different dispatches with the same root."""
     slot: int
     """The number that its modules and references have in their keys."""
     bytes: int
@@ -88,6 +88,7 @@ class PreparedDefaults:
     def __init__(self, builder: Builder, seed: int, marks: Path) -> None:
         self._marks = marks
         self._comparers = builder.comparers
+        self._key_of = builder.key
         self._seed = seed
         # On a processor, the memory that others hold may push a dispatch's data out of the cache.
         self._most = 1 if builder.compiler.target.shares_processor else _MOST
@@ -95,12 +96,13 @@ class PreparedDefaults:
 
     def prepare(self, child: DeviceChild, task: Task, default: Artifact) -> Prepared:
         """Load a default and keep its results as the reference, unless that was done."""
+        members = task.dispatch.screened
+        content = tuple(self._key_of(member.module, task.default) for member in members)
         held = [known for known in self._held.get(child, []) if known.generation == child.generation]
-        known = next((known for known in held if known.dispatch == task.dispatch.key), None)
+        known = next((known for known in held if known.content == content), None)
         if known is not None:  # The one that was used last is the last.
             self._held[child] = [*(other for other in held if other is not known), known]
             return known
-        members = task.dispatch.screened
         needed = sum(member.module.buffer_bytes for member in members)
         while held and (len(held) >= self._most or needed + sum(other.bytes for other in held) > _MOST_BYTES):
             evicted = held.pop(0)
@@ -115,7 +117,7 @@ class PreparedDefaults:
             run = partial(child.run, _default_key(slot, number))
             batch = timing.calibrate(run, timing.SCREENING.sample_s, cap=timing.SCREENING.batch_cap)
             sizes.append(PreparedSize(batch, run(batch), check_s))
-        prepared = Prepared(child.generation, task.dispatch.key, slot, needed, tuple(sizes))
+        prepared = Prepared(child.generation, content, slot, needed, tuple(sizes))
         self._held[child] = [*held, prepared]
         return prepared
 
