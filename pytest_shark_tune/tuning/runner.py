@@ -17,12 +17,18 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Member
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
-from pytest_shark_tune.measurement import rounds, timing
+from pytest_shark_tune.measurement import timing
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Origin, Record, State
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.tuning.acceptance import check_edges, check_result
-from pytest_shark_tune.tuning.ahead.prepared import RUN_TIMEOUT_S, Prepared, PreparedDefaults, reference_name
+from pytest_shark_tune.tuning.ahead.prepared import (
+    RUN_TIMEOUT_S,
+    Prepared,
+    PreparedDefaults,
+    join_sizes,
+    reference_name,
+)
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
@@ -340,7 +346,7 @@ class Runner:
             weight = sum(member.calls * member.size_weight for member in members.values())
             for name, at_size in found.items():
                 measured[name][size] = timing.AtSize(weight, at_size)
-        return {name: rounds.join_sizes(sizes, one_process=True) for name, sizes in measured.items()}
+        return {name: join_sizes(sizes) for name, sizes in measured.items()}
 
     @contextmanager
     def _against_default(self, busy: Sequence[str]) -> Iterator[DeviceChild]:
@@ -413,7 +419,7 @@ def _joined(task: Task, measured: Sequence[timing.Measurement]) -> timing.Measur
     """Join the measurements of a candidate on the members of a dispatch on which candidates are tried."""
     members = zip(task.dispatch.screened, measured, strict=True)
     sizes = {member.size: timing.AtSize(member.size_weight, part) for member, part in members}
-    return rounds.join_sizes(sizes, one_process=True)
+    return join_sizes(sizes)
 
 
 def _unload(child: DeviceChild, task: Task, names: Iterable[str]) -> None:

@@ -13,9 +13,9 @@ from pytest_shark_tune.dispatch.types import BenchmarkModule
 from pytest_shark_tune.errors import CommandFailed, SharkTuneError
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
 
-__all__ = ["Comparers"]
+__all__ = ["COMPARER_FLAGS", "Comparers"]
 
-_FLAGS = ("--iree-input-demote-f64-to-f32=false", "--iree-input-demote-i64-to-i32=false")
+COMPARER_FLAGS = ("--iree-input-demote-f64-to-f32=false", "--iree-input-demote-i64-to-i32=false")
 """Elements are compared in their own types."""
 
 _logger = logging.getLogger(__name__)
@@ -65,12 +65,12 @@ class Comparers:
 
     def _built(self, text: str) -> Path | None:
         try:
-            key = content_key("comparer", text, self._compiler.identity, _FLAGS)
+            key = content_key("comparer", text, self._compiler.identity, COMPARER_FLAGS)
             digest = self._cache.get("models", key, str)
             if digest is not None and (known := self._cache.binary("models", key, digest)) is not None:
                 return known
             out = self._cache.file("models", key, BINARY)
-            self._compiler.compile_module(text, out, "comparison", _FLAGS)
+            self._compiler.compile_module(text, out, "comparison", COMPARER_FLAGS)
             self._cache.put("models", key, file_digest(out))
         except CommandFailed as error:
             _logger.info("results are compared on the host: %s", first_error(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,12 @@ from weakref import WeakKeyDictionary
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Member
-from pytest_shark_tune.measurement import timing
+from pytest_shark_tune.measurement import rounds, timing
 from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.tuning.acceptance import check_result
 from pytest_shark_tune.tuning.builder import Builder
 
-__all__ = ["RUN_TIMEOUT_S", "Prepared", "PreparedDefaults", "PreparedSize", "reference_name"]
+__all__ = ["RUN_TIMEOUT_S", "Prepared", "PreparedDefaults", "PreparedSize", "join_sizes", "reference_name"]
 
 RUN_TIMEOUT_S = 30.0
 """The seconds that the check of a default may take."""
@@ -139,6 +140,11 @@ class PreparedDefaults:
         comparer = self._comparers.path(member.module)
         mark = self._marks / f"{comparer.stem}.compares" if comparer is not None else None
         child.load_benchmark(key, Path(artifact.vmfb), member.module, comparer=comparer, mark=mark)
+
+
+def join_sizes(sizes: Mapping[str, timing.AtSize]) -> timing.Measurement:
+    """Join the measurements of a dispatch at its sizes, all from one process."""
+    return rounds.join_sizes(sizes, one_process=True)
 
 
 def _default_key(slot: int, number: int) -> str:
