@@ -42,12 +42,6 @@ class BufferLayout(msgspec.Struct, frozen=True):
         """The number of bytes that the copies fill."""
         return self.copies * self.stride
 
-    @property
-    def touched(self) -> int:
-        """The number of bytes of the views in all copies. The system has no memory for zeros that nobody wrote."""
-        viewed = sum(byte_size(view.element, view.shape) for view in self.views)
-        return self.copies * self.stride if self.copies > 1 else min(viewed, self.size)
-
 
 class BufferImage:
     """The contents of a benchmark's buffer, on the host and, once used, as a buffer of the device."""
