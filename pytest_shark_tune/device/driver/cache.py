@@ -46,7 +46,7 @@ def _serves(environment: Mapping[str, str]) -> bool:
 def _can_be_written(path: Path) -> bool:
     while not path.exists() and path != path.parent:
         path = path.parent
-    return os.access(path, os.W_OK | os.X_OK)
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
 
 
 def _size(path: Path) -> int:

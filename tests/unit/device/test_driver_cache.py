@@ -29,7 +29,7 @@ def test_a_cache_with_room_serves(tmp_path: Path) -> None:
     [
         pytest.param({"CUDA_CACHE_DISABLE": "1"}, id="off"),
         pytest.param({"CUDA_CACHE_MAXSIZE": str(MIB)}, id="small"),
-        pytest.param({"CUDA_CACHE_PATH": "/proc/nothing"}, id="read-only"),
+        pytest.param({"CUDA_CACHE_PATH": "/etc/passwd/no-directory"}, id="cannot be written"),
     ],
 )
 def test_otherwise_the_run_has_its_own(tmp_path: Path, changes: dict[str, str]) -> None:
