@@ -31,13 +31,15 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.protocol import TensorData
+from pytest_shark_tune.dispatch.comparison import comparison_module
 from pytest_shark_tune.dispatch.elements import unit_roundoff
-from pytest_shark_tune.dispatch.types import Dispatch
+from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch
 from pytest_shark_tune.errors import CommandFailed
 from pytest_shark_tune.ops import OpSource
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.tuning.acceptance import acceptance_of
+from pytest_shark_tune.tuning.ahead.comparers import COMPARER_FLAGS
 
 Array = NDArray[Any]
 Reference = Callable[[Sequence[Array]], Array]
@@ -327,8 +329,10 @@ class Tally:
         return not self.passed and len(self.refused) <= max(1, self.right_comparisons // 1000)
 
 
-def run_case(case: Case, compiler: Compiler, seeds: int, tally: Tally, jobs: int, uri: str) -> None:
-    """Compile every edit of an op and check it."""
+def run_case(
+    case: Case, compiler: Compiler, seeds: int, tally: Tally, jobs: int, uri: str, *, on_device: bool = False
+) -> None:
+    """Compile every edit of an op and check it, its results compared by the host or on the device."""
     found = extract_dispatches([read_source(OpSource("main", case.text), Path())], compiler, 2)
     if len(found.dispatches) != 1:
         tally.left_out.append(f"{case.name}: {[left.reason for left in found.untunable]}")
@@ -356,14 +360,25 @@ def run_case(case: Case, compiler: Compiler, seeds: int, tally: Tally, jobs: int
         if isinstance(default, str):
             tally.left_out.append(f"{case.name}: {default}")
             return
-        child.load_benchmark("default", default, module)
+        comparer = _comparer(compiler, module, directory) if on_device else None
+        child.load_benchmark("default", default, module, comparer=comparer)
         for what, path in built.items():
             if isinstance(path, str):
                 if "compile" in path:
                     tally.left_out.append(f"{case.name}, {what}: {path}")
                 continue
-            child.load_benchmark("edited", path, module)
+            child.load_benchmark("edited", path, module, comparer=comparer)
             _judge(case, what, dispatch, child, seeds, tally)
+
+
+def _comparer(compiler: Compiler, module: BenchmarkModule, directory: Path) -> Path | None:
+    """The module that compares the results of a benchmark on the device; ``None`` if only the host can."""
+    text = comparison_module(module)
+    if text is None:
+        return None
+    out = directory / "compare.vmfb"
+    compiler.compile_module(text, out, "comparison", COMPARER_FLAGS)
+    return out
 
 
 def _judge(case: Case, what: str, dispatch: Dispatch, child: DeviceChild, seeds: int, tally: Tally) -> None:
@@ -418,6 +433,7 @@ def changes_more_than_roundings(case: Case, tensors: Sequence[TensorData]) -> bo
 @click.option("--seeds", default=8, show_default=True, help="Inputs for each right module.")
 @click.option("--only", default="", help="Only ops whose name holds this.")
 @click.option("--jobs", default=2, show_default=True, help="Compilations at a time.")
+@click.option("--on-device", is_flag=True, help="Compare results on the device, as on GPUs, where the host need not.")
 @click.option("--models/--no-models", default=True, show_default=True, help="Check whole models as well.")
 @click.option("--model", "files", multiple=True, type=click.Path(path_type=Path), help="A further model to check.")
 @click.option("--input-shape", "shapes", multiple=True, help="NAME=SHAPE of an input of those models.")
@@ -427,6 +443,7 @@ def main(
     seeds: int,
     only: str,
     jobs: int,
+    on_device: bool,
     models: bool,
     files: Sequence[Path],
     shapes: Sequence[str],
@@ -437,7 +454,8 @@ def main(
     for case in cases():
         if only in case.name:
             before = (tally.wrong_modules, len(tally.passed), tally.right_comparisons, len(tally.refused))
-            run_case(case, compiler, seeds, tally, jobs, device or compiler.target.driver)
+            uri = device or compiler.target.driver
+            run_case(case, compiler, seeds, tally, jobs, uri, on_device=on_device)
             after = (tally.wrong_modules, len(tally.passed), tally.right_comparisons, len(tally.refused))
             wrong, passed, right, refused = (new - old for new, old in zip(after, before, strict=True))
             click.echo(f"{case.name}: {passed} of {wrong} wrong passed, {refused} of {right} right refused")

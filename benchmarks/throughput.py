@@ -7,12 +7,17 @@ other in rounds, so that what else the machine does falls on both:
   empty, the child of the device is started anew, and the default config is compiled and measured as well.
 - B is the plain loop: ``iree-compile`` of the module that is already configured, then ``iree-benchmark-module``, as
   processes. It checks nothing and has no baseline.
+
+Run ``python benchmarks/throughput.py --target cuda:sm_89 --before DIR`` to compare with the package in the tree DIR
+instead. Both trees try the same random candidates of a matmul, a convolution and an attention, with empty caches, the
+driver's included. The shares say how much of the time that a device was held it ran samples.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +27,9 @@ from typing import NamedTuple
 
 import click
 import iree.runtime
+import msgspec
 from iree.compiler.tools.binaries import find_tool
+from throughput_side import OPS
 
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
@@ -45,6 +52,8 @@ from pytest_shark_tune.tuning.settings import RunSettings
 _DEVICE = "local-task"
 _TIMEOUT_S = 120.0
 _WANTED = 1.6
+_WANTED_OF_TREES = 4.0
+_TREE_TIMEOUT_S = 600.0
 
 
 class Side(NamedTuple):
@@ -60,8 +69,30 @@ class Side(NamedTuple):
 @click.option("--seed", default=0, show_default=True, help="Seed of the candidates.")
 @click.option("--jobs", default=processors(), show_default=True, help="Compilations at a time of A.")
 @click.option("--size", default=512, show_default=True, help="Size of the square matmul.")
-def main(count: int, rounds: int, seed: int, jobs: int, size: int) -> None:
-    """Compare the package's candidates per minute with those of a plain loop over processes."""
+@click.option("--target", default="llvm-cpu", show_default=True, help="With --before: what to compile for.")
+@click.option("--device", default="", help="With --before: IREE's URI of the device; the target's driver unless given.")
+@click.option(
+    "--before",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A tree with an earlier package, to compare with in place of the plain loop.",
+)
+@click.option("--op", "names", multiple=True, type=click.Choice(list(OPS)), help="With --before: the ops; repeatable.")
+def main(
+    count: int,
+    rounds: int,
+    seed: int,
+    jobs: int,
+    size: int,
+    target: str,
+    device: str,
+    before: Path | None,
+    names: tuple[str, ...],
+) -> None:
+    """Compare the package's candidates per minute with those of a plain loop over processes, or of an earlier tree."""
+    if before is not None:
+        compared = names or ("matmul", "conv", "attention")
+        _compare_trees(before, compared, target, device or Target.parse(target).driver, count, seed)
+        return
     compiler = Compiler(Target.parse("llvm-cpu"))
     source = read_source(ops.matmul(m=size, n=size, k=size), Path())
     (task,) = make_plan([source], compiler, processors=processors(), count=count, seed=seed).tasks
@@ -84,6 +115,34 @@ def main(count: int, rounds: int, seed: int, jobs: int, size: int) -> None:
     median = statistics.median(ratios)
     verdict = "reaches" if median >= _WANTED else "misses"
     click.echo(f"\nmedian ratio {median:.2f} ({min(ratios):.2f} to {max(ratios):.2f}): {verdict} {_WANTED}")
+
+
+def _compare_trees(before: Path, names: Sequence[str], target: str, device: str, count: int, seed: int) -> None:
+    """Try the same candidates with an earlier tree and with this one, op after op."""
+    trees = {"before": before.resolve(), "now": Path(__file__).resolve().parents[1]}
+    for name in names:
+        rates = {}
+        for label, tree in trees.items():
+            found = _of_tree(tree, [name, target, device, str(count), str(seed)])
+            rates[label] = 60 * found.pop("tried") / found["seconds"]
+            held, busy, seconds = found.pop("held_s"), found.pop("busy_s"), found.pop("seconds")
+            states = ", ".join(f"{number:g} {state}" for state, number in found.items())
+            click.echo(
+                f"{name} {label}: {rates[label]:.1f} candidates/min ({seconds:.1f} s, held {held:.1f} s, running "
+                f"samples {busy:.1f} s: {busy / held:.0%} of it; {states})"
+            )
+        ratio = rates["now"] / rates["before"]
+        verdict = "reaches" if ratio >= _WANTED_OF_TREES else "misses"
+        click.echo(f"{name}: {ratio:.2f} times as many: {verdict} {_WANTED_OF_TREES:g}\n")
+
+
+def _of_tree(tree: Path, arguments: Sequence[str]) -> dict[str, float]:
+    path = os.pathsep.join(filter(None, [os.fspath(tree), os.environ.get("PYTHONPATH", "")]))
+    script = Path(__file__).resolve().with_name("throughput_side.py")
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, "-P", os.fspath(script), *arguments]
+    printed = process.run(command, timeout_s=_TREE_TIMEOUT_S, env=environment).stdout
+    return dict(msgspec.json.decode(printed.splitlines()[-1], type=dict[str, float]))
 
 
 def _configured(task: Task) -> list[str]:

@@ -322,6 +322,22 @@ class Compiler:
             journal.replace_file(out, _made(made))
             return seconds
 
+    def compile_module(self, text: str, out: Path, name: str, flags: Sequence[str] = ()) -> None:
+        """Compile a module of functions on tensors.
+
+        Args:
+            text: The text of the module.
+            out: The path of the binary.
+            name: The name of the module in messages.
+            flags: More flags.
+
+        Raises:
+            CommandFailed: iree-compile fails, or runs out of time or memory.
+        """
+        with scratch_directory() as directory:
+            made, _ = self._compile(directory, text, name, flags)
+            journal.replace_file(out, _made(made))
+
     def _compile(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> tuple[Path, float]:
         done = self._run(directory, source, name, flags)
         return directory / _OUT, done.seconds

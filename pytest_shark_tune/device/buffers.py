@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
+import iree.runtime as rt
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from pytest_shark_tune.device.elements import Bytes, bit_patterns, byte_size, element_type
-from pytest_shark_tune.device.inputs import InputData, view_bytes
+from pytest_shark_tune.device.inputs import InputData, at_once, view_bytes
 from pytest_shark_tune.dispatch.types import BufferView
 
 __all__ = ["BufferImage", "BufferLayout", "Output", "count_unwritten", "end_of", "hides_poison"]
@@ -51,9 +53,11 @@ class BufferImage:
                 self.slice(view)[:] = element_type(view.element).poisons[data.poison]
         floats = [view for view in layout.views if view.reads and element_type(view.element).is_signed_float]
         special = max(floats, key=lambda view: math.prod(view.shape), default=None)
-        for number, view in enumerate(layout.views):
-            if view.reads:
-                self.slice(view)[:] = view_bytes(view, number, data, is_special=view is special)
+        read = [(number, view) for number, view in enumerate(layout.views) if view.reads]
+        jobs = [partial(view_bytes, view, number, data, is_special=view is special) for number, view in read]
+        made = at_once(jobs, sum(math.prod(view.shape) for _, view in read))
+        for (_, view), contents in zip(read, made, strict=True):
+            self.slice(view)[:] = contents
         copies = self.host.reshape(layout.copies, layout.stride)
         copies[1:] = copies[0]
         self._staged: Any = None
@@ -63,9 +67,17 @@ class BufferImage:
         return self.host[view.offset_bytes : end_of(view)]
 
     def staged(self, device: Any) -> Any:
-        """The same contents in a buffer that the device copies from."""
+        """The same contents in a buffer that the device copies from: its own, or the host's if it has no room."""
         if self._staged is None:
-            self._staged = device.allocator.allocate_host_staging_buffer_copy(device, self.host)
+            try:
+                self._staged = device.allocator.allocate_buffer_copy(
+                    memory_type=rt.MemoryType.DEVICE_LOCAL,
+                    allowed_usage=rt.BufferUsage.DEFAULT,
+                    device=device,
+                    buffer=self.host,
+                )
+            except RuntimeError:
+                self._staged = device.allocator.allocate_host_staging_buffer_copy(device, self.host)
         return self._staged
 
 

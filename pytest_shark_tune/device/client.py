@@ -50,6 +50,7 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
         timeouts: The limits of the requests.
         command: The command that starts the child.
         env: The child's environment, if it is not this process's.
+        process: A process of that command and environment that was started before and has opened no device.
 
     Raises:
         DeviceChildDied: the child crashed, hung or lost its device. Every method raises it.
@@ -63,12 +64,13 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
         timeouts: Timeouts | None = None,
         command: Sequence[str] = protocol.CHILD_COMMAND,
         env: Mapping[str, str] | None = None,
+        process: Child | None = None,
     ) -> None:
         self.uri = uri
         self._timeouts = Timeouts() if timeouts is None else timeouts
         self._command = tuple(command)
         self._env = env
-        self._child = self._start()
+        self._child = self._start(process)
 
     @property
     def alive(self) -> bool:
@@ -106,13 +108,28 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
         """Describe the child's device."""
         return self._ask(protocol.Describe(), protocol.DeviceInfo, self._timeouts.other_s)
 
-    def load_benchmark(self, key: str, path: Path, module: BenchmarkModule) -> None:
-        """Load a compiled benchmark module, without filling its buffer. It replaces the module of the same key."""
-        self._ask(
-            protocol.LoadBenchmark(key, str(path), msgspec.structs.replace(module, text="")),
-            None,
-            self._timeouts.load_s,
-        )
+    def load_benchmark(
+        self,
+        key: str,
+        path: Path,
+        module: BenchmarkModule,
+        *,
+        comparer: Path | None = None,
+        mark: Path | None = None,
+    ) -> None:
+        """Load a compiled benchmark module, without filling its buffer. It replaces the module of the same key.
+
+        Args:
+            key: The key of the loaded module.
+            path: The compiled module.
+            module: The benchmark module.
+            comparer: The compiled module that compares its results on the device; without it the host does.
+            mark: The file that says, between processes of a run, that ``comparer`` works on such a device.
+        """
+        text_free = msgspec.structs.replace(module, text="")
+        compared = ("" if path is None else str(path) for path in (comparer, mark))
+        request = protocol.LoadBenchmark(key, str(path), text_free, *compared)
+        self._ask(request, None, self._timeouts.load_s)
 
     def load_function(
         self,
@@ -229,9 +246,9 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
     ) -> _T:
         return protocol.ask(self._child, request, kind, limit_s if timeout_s is None else timeout_s)
 
-    def _start(self) -> Child:
+    def _start(self, process: Child | None = None) -> Child:
         self._generation = next(_generations)
-        child = Child(self._command, env=self._env)
+        child = process or Child(self._command, env=self._env)
         try:
             protocol.ask(child, protocol.Open(self.uri), None, self._timeouts.open_s)
         except BaseException:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import iree.runtime as rt
 import numpy as np
+from numpy.typing import NDArray
 
 from pytest_shark_tune.device import identity, protocol
 from pytest_shark_tune.device.buffers import BufferImage, BufferLayout
-from pytest_shark_tune.device.elements import Bytes
+from pytest_shark_tune.device.comparison import ResultComparer
+from pytest_shark_tune.device.elements import Bytes, as_bytes
 from pytest_shark_tune.device.inputs import InputData
 from pytest_shark_tune.device.parameters import ParameterProviders
 
 __all__ = ["HalDevice", "driver_entries"]
 
-_MOST_IMAGES = 6
-_MOST_IMAGE_BYTES = 1 << 30
+_logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "out of memory")
+_MOST_IMAGES = 32
+_MOST_IMAGE_BYTES, _MOST_IMAGE_BYTES_APART = 1 << 30, 8 << 30
+"""The size of the images that are kept, of devices that share the host's memory and of others.
+
+The host has no memory for the zeros between views, which are most of the buffer of a model's dispatch.
+"""
 _READ_THROUGH_STAGING = ("vulkan",)
 """Drivers that need page-aligned host memory, which IREE's copy to the host does not give them."""
 
@@ -33,6 +45,12 @@ class HalDevice:
         self._instance = rt.VmInstance()
         self._hal_module = rt.create_hal_module(self._instance, self.device)
         self._parameters = ParameterProviders(self._instance)
+        self._comparers: dict[tuple[str, BufferLayout], ResultComparer | None] = {}
+        is_host = self.driver.startswith("local")
+        self._most_image_bytes = _MOST_IMAGE_BYTES if is_host else _MOST_IMAGE_BYTES_APART
+        self._repeated: dict[tuple[float, int], Any] = {}
+        self.frees: list[Callable[[], None]] = []
+        """Free memory of the device that can be filled again, before a module is refused for lack of memory."""
         self._images: dict[tuple[BufferLayout, InputData], BufferImage] = {}
 
     def describe(self) -> protocol.DeviceInfo:
@@ -60,7 +78,8 @@ class HalDevice:
         """
         module = rt.VmModule.copy_buffer(self._instance, Path(path).read_bytes())
         given = [self._parameters.module(parameters)] if parameters else []
-        return rt.VmContext(self._instance, modules=[self._hal_module, *given, module]), module
+        modules = [self._hal_module, *given, module]
+        return self._with_room(lambda: rt.VmContext(self._instance, modules=modules)), module
 
     def image(self, layout: BufferLayout, data: InputData) -> BufferImage:
         """The contents of such a buffer with such data. The last few are kept."""
@@ -68,7 +87,7 @@ class HalDevice:
         image = self._images.pop(key, None) or BufferImage(*key)
         while self._images and (
             len(self._images) >= _MOST_IMAGES
-            or sum(kept.size for kept, _ in self._images) + layout.size > _MOST_IMAGE_BYTES
+            or sum(kept.size for kept, _ in self._images) + layout.size > self._most_image_bytes
         ):
             del self._images[next(iter(self._images))]
         self._images[key] = image
@@ -76,12 +95,33 @@ class HalDevice:
 
     def allocate(self, contents: Bytes) -> Any:
         """A new buffer of the device with these contents."""
-        return self.device.allocator.allocate_buffer_copy(
-            memory_type=rt.MemoryType.DEVICE_LOCAL,
-            allowed_usage=rt.BufferUsage.DEFAULT,
-            device=self.device,
-            buffer=contents,
+        return self._with_room(
+            lambda: self.device.allocator.allocate_buffer_copy(
+                memory_type=rt.MemoryType.DEVICE_LOCAL,
+                allowed_usage=rt.BufferUsage.DEFAULT,
+                device=self.device,
+                buffer=contents,
+            )
         )
+
+    def _with_room(self, make: Callable[[], _T]) -> _T:
+        """Make something on the device; if its memory is used up, free what can be made again and try once more."""
+        try:
+            return make()
+        except Exception as error:
+            if not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+                raise
+        self._images.clear()
+        self._repeated.clear()
+        for free in self.frees:
+            free()
+        return make()
+
+    def repeated(self, value: float, count: int) -> Any:
+        """A buffer of the device that holds an f32 so many times, made once."""
+        if (value, count) not in self._repeated:
+            self._repeated[value, count] = self.allocate(as_bytes(np.full(count, value, np.float32)))
+        return self._repeated[value, count]
 
     def copy(self, source: Any, target: Any) -> None:
         """Copy the whole of ``source`` to the start of ``target`` on the device's queue, and wait."""
@@ -93,6 +133,26 @@ class HalDevice:
             signal_semaphores=rt.HalFence.create_at(semaphore, 1),
         )
         rt.HalFence.create_at(semaphore, 1).wait()
+
+    def comparer(self, path: str, layout: BufferLayout, mark: str = "") -> ResultComparer | None:
+        """The module at ``path`` that compares results in buffers of that layout; ``None`` if it does not load.
+
+        ``mark`` is the path of the file that says that it works on such a device.
+        """
+        key = (path, layout)
+        if key not in self._comparers:
+            try:
+                self._comparers[key] = ResultComparer(self, path, layout, mark)
+            except Exception as error:  # The host compares then.
+                _logger.warning("results are compared on the host: %s", error)
+                self._comparers[key] = None
+        return self._comparers[key]
+
+    def read_array(self, view: Any) -> NDArray[Any]:
+        """The elements of a buffer view, copied to the host."""
+        dtype = np.dtype(rt.HalElementType.map_to_dtype(view.element_type))
+        stored = self.read(view.get_buffer())[: math.prod(view.shape) * dtype.itemsize]
+        return np.asarray(stored.view(dtype)).reshape(view.shape)
 
     def read(self, buffer: Any) -> Bytes:
         """The bytes of a buffer, copied to the host."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -11,8 +14,9 @@ import numpy as np
 from pytest_shark_tune.device.elements import Bytes, as_bytes, byte_size, element_type, stored_shape
 from pytest_shark_tune.dispatch.types import BufferView, Tensor
 from pytest_shark_tune.measurement.acceptance import ExactData
+from pytest_shark_tune.system.machine import processors
 
-__all__ = ["InputData", "argument_bytes", "view_bytes"]
+__all__ = ["InputData", "argument_bytes", "at_once", "view_bytes"]
 
 _EXACT, _EDGES, _DISTURBED = 1, 2, 3
 _SWITCHED_ON, _SWITCHED_OFF = 1.0, -127.0
@@ -20,6 +24,11 @@ _SWITCHED_ON, _SWITCHED_OFF = 1.0, -127.0
 _LARGE = {"f16": 2.0**8}
 _LARGER = 2.0**20
 _ENOUGH_FOR_SPECIALS = 64
+_REMEMBERED_BYTES = 1 << 30
+_WORTH_A_THREAD = 1 << 16
+"""Fewer elements in all are not made in several threads."""
+
+_T = TypeVar("_T")
 
 
 class InputData(msgspec.Struct, frozen=True):
@@ -38,6 +47,37 @@ class InputData(msgspec.Struct, frozen=True):
     """Special values among random ones."""
 
 
+class _Remembered:
+    """The plain random contents that were made last. Many modules are filled with the same."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], Bytes] = {}
+
+    def get(self, key: tuple[object, ...], make: Callable[[], Bytes]) -> Bytes:
+        """The contents of ``key``, which nobody may change."""
+        made = self._kept.pop(key, None)
+        if made is None:
+            made = make()
+            made.flags.writeable = False
+        kept = {**self._kept, key: made}  # Other threads may do the same meanwhile.
+        size = sum(part.nbytes for part in kept.values())
+        while size > _REMEMBERED_BYTES:
+            size -= kept.pop(next(iter(kept))).nbytes
+        self._kept = kept
+        return made
+
+
+_remembered = _Remembered()
+
+
+def at_once(jobs: Sequence[Callable[[], _T]], elements: int) -> Iterable[_T]:
+    """Do several jobs that make contents, in threads if there are many elements: numpy works outside Python's lock."""
+    if len(jobs) < 2 or elements < _WORTH_A_THREAD:
+        return [job() for job in jobs]
+    with ThreadPoolExecutor(min(len(jobs), processors())) as pool:
+        return list(pool.map(lambda job: job(), jobs))
+
+
 def view_bytes(view: BufferView, number: int, data: InputData, *, is_special: bool) -> Bytes:
     """The contents of a view that is read.
 
@@ -53,7 +93,7 @@ def view_bytes(view: BufferView, number: int, data: InputData, *, is_special: bo
         rng = _generator(data.seed, number, _EDGES)
         raw = _random_bytes(view.element, view.shape, rng, view.scale, wide=view.wide)
         return _with_edges(raw, view.element, rng, special=is_special)
-    raw = _random_bytes(view.element, view.shape, _generator(data.seed, number), wide=view.wide)
+    raw = _plain(view.element, view.shape, data.seed, number, wide=view.wide)
     return _disturbed(raw, view.element, number, data)
 
 
@@ -64,8 +104,14 @@ def argument_bytes(tensor: Tensor, number: int, data: InputData, file: str = "")
         if raw.size != (size := byte_size(tensor.element, tensor.shape)):
             raise ValueError(f"{file} holds {raw.size} bytes, not {size}")
     else:
-        raw = _random_bytes(tensor.element, tensor.shape, _generator(data.seed, number))
+        raw = _plain(tensor.element, tensor.shape, data.seed, number)
     return _disturbed(raw, tensor.element, number, data)
+
+
+def _plain(element: str, shape: Sequence[int], seed: int, number: int, *, wide: bool = False) -> Bytes:
+    make = partial(_random_bytes, element, shape, wide=wide)
+    key = (element, tuple(shape), seed, number, wide)
+    return _remembered.get(key, lambda: make(_generator(seed, number)))
 
 
 def _random_bytes(
@@ -157,7 +203,8 @@ def _disturbed(raw: Bytes, element: str, number: int, data: InputData) -> Bytes:
     bits = np.unpackbits(np.frombuffer(rng.bytes(-(-stored.size // 8)), np.uint8), count=stored.size)
     # The product of a number of 16 bits and a factor that is one of them has no more bits than f32.
     wide = stored.astype(np.float32 if kind.bits <= 16 else np.float64)
-    wide *= np.array([1 - data.disturbed, 1 + data.disturbed], wide.dtype)[bits]
+    lower, upper = np.array([1 - data.disturbed, 1 + data.disturbed], wide.dtype)
+    wide *= np.where(bits, upper, lower)
     return as_bytes(wide.astype(stored.dtype))
 
 

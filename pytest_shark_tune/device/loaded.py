@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import iree.runtime as rt
@@ -14,8 +16,10 @@ from numpy.typing import NDArray
 
 from pytest_shark_tune.device import elements, protocol
 from pytest_shark_tune.device.buffers import BufferImage, BufferLayout, Output, end_of
+from pytest_shark_tune.device.comparison import ResultComparer
 from pytest_shark_tune.device.hal_device import HalDevice
-from pytest_shark_tune.device.inputs import InputData, argument_bytes
+from pytest_shark_tune.device.inputs import InputData, argument_bytes, at_once
+from pytest_shark_tune.dispatch.types import BufferView
 from pytest_shark_tune.measurement.product import product_of
 
 __all__ = ["Loaded", "LoadedBenchmark", "LoadedFunction", "ReferenceResult", "RunResult"]
@@ -48,6 +52,14 @@ class Loaded(ABC):
     copies = 1
     step = 0.0
     """The smallest part of themselves by which all inputs can be off; 0 if none can be."""
+    comparer: ResultComparer | None = None
+    """Compares results on the device, if that is possible."""
+    image: BufferImage | None = None
+    """The buffer as it was filled."""
+    buffer: Any = None
+    """The buffer, on the device."""
+    views: Sequence[BufferView] = ()
+    """The tensors in the buffer."""
 
     @abstractmethod
     def fill(self, data: InputData) -> None:
@@ -65,10 +77,14 @@ class Loaded(ABC):
     def tensors(self) -> tuple[protocol.TensorData, ...]:
         """All tensors as they are now."""
 
-    def run_once(self, data: InputData) -> tuple[RunResult, ...]:
+    def execute(self, data: InputData) -> None:
         """Fill, and run one dispatch on each copy of the data."""
         self.fill(data)
         self.run(self.copies)
+
+    def run_once(self, data: InputData) -> tuple[RunResult, ...]:
+        """Fill, run one dispatch on each copy of the data, and read the results."""
+        self.execute(data)
         return self.results()
 
     def unconfirmed(self, kept: ReferenceResult) -> list[NDArray[np.bool_] | bool]:
@@ -90,25 +106,26 @@ class LoadedBenchmark(Loaded):
             if view.offset_bytes < 0 or end_of(view) > stride:
                 raise ValueError(f"view {view} does not lie in the buffer of {stride} bytes")
         self._device = device
-        self._views = module.views
+        self.views = module.views
         self._product = module.product
         self._context, loaded = device.load(request.path)
         self._run = _lookup(loaded, module.run_function)
         results = rt.VmVariantList(1)
         self._context.invoke(_lookup(loaded, module.buffer_function), rt.VmVariantList(0), results)
-        self._buffer = results.get_as_object(0, rt.HalBufferView).get_buffer()
-        size = self._buffer.byte_length()
+        self.buffer = results.get_as_object(0, rt.HalBufferView).get_buffer()
+        size = self.buffer.byte_length()
         if size < module.buffer_bytes:
             raise ValueError(f"the module's buffer has {size} bytes, not {module.buffer_bytes}")
         self._layout = BufferLayout(module.views, module.copies, stride if module.copies > 1 else size)
-        self._image: BufferImage | None = None
         self.copies = module.copies
+        if request.comparer and self._layout.size == module.buffer_bytes:
+            self.comparer = device.comparer(request.comparer, self._layout, request.mark)
         self.step = elements.disturbance_step(view.element for view in module.views if view.reads)
 
     def fill(self, data: InputData) -> None:
         """Write the inputs of every copy and poison the outputs."""
-        self._image = self._device.image(self._layout, data)
-        self._device.copy(self._image.staged(self._device.device), self._buffer)
+        self.image = self._device.image(self._layout, data)
+        self._device.copy(self.image.staged(self._device.device), self.buffer)
         self.filled = True
 
     def run(self, batch: int) -> float:
@@ -122,11 +139,11 @@ class LoadedBenchmark(Loaded):
 
     def unconfirmed(self, kept: ReferenceResult) -> list[NDArray[np.bool_] | bool]:
         """Compare the output of a sum of products with the same product in f64."""
-        written = [position for position, view in enumerate(self._views) if view.writes]
+        written = [position for position, view in enumerate(self.views) if view.writes]
         unconfirmed = super().unconfirmed(kept)
-        if self._product is None or self._image is None:
+        if self._product is None or self.image is None:
             return unconfirmed
-        views = [self._views[position] for position in self._product.views]
+        views = [self.views[position] for position in self._product.views]
         out = self._product.views[2]
         if out not in written or not all(elements.element_type(view.element).is_signed_float for view in views):
             return unconfirmed
@@ -134,7 +151,7 @@ class LoadedBenchmark(Loaded):
         if any(math.prod(view.shape) != math.prod(shape) for view, shape in zip(views, shapes, strict=True)):
             return unconfirmed  # It reads or writes a part of what is stored.
         operands = (
-            elements.to_array(self._image.slice(view), view.element, shape)
+            elements.to_array(self.image.slice(view), view.element, shape)
             for view, shape in zip(views[:2], shapes, strict=False)
         )
         product = product_of(self._product, *operands)
@@ -158,9 +175,9 @@ class LoadedBenchmark(Loaded):
         return (self._result(0, first), *(self._result(copy, others[copy - 1]) for copy in odd))
 
     def _result(self, copy: int, raw: elements.Bytes) -> RunResult:
-        assert self._image is not None
-        before = self._image.host[: self._layout.stride]
-        written = [view for view in self._views if view.writes]
+        assert self.image is not None
+        before = self.image.host[: self._layout.stride]
+        written = [view for view in self.views if view.writes]
         outputs = []
         for view in written:
             place = slice(view.offset_bytes, end_of(view))
@@ -176,11 +193,11 @@ class LoadedBenchmark(Loaded):
         return tuple(
             protocol.TensorData(view.shape, view.element, part[view.offset_bytes : end_of(view)].tobytes())
             for part in self._parts()
-            for view in self._views
+            for view in self.views
         )
 
     def _parts(self) -> list[elements.Bytes]:
-        raw = self._device.read(self._buffer)[: self._layout.size]
+        raw = self._device.read(self.buffer)[: self._layout.size]
         return list(raw.reshape(self._layout.copies, self._layout.stride))
 
 
@@ -200,13 +217,14 @@ class LoadedFunction(Loaded):
 
     def fill(self, data: InputData) -> None:
         """Make the arguments. Results are buffers of their own, which nobody can poison."""
-        self._arguments = [
-            rt.HalBufferView(
-                self._device.allocate(argument_bytes(tensor, number, data, self._files.get(number, ""))),
-                tensor.shape,
-                self._types[number],
-            )
+        jobs = [
+            partial(argument_bytes, tensor, number, data, self._files.get(number, ""))
             for number, tensor in enumerate(self._inputs)
+        ]
+        made = at_once(jobs, sum(math.prod(tensor.shape) for tensor in self._inputs))
+        self._arguments = [
+            rt.HalBufferView(self._device.allocate(contents), tensor.shape, kind)
+            for contents, tensor, kind in zip(made, self._inputs, self._types, strict=True)
         ]
         self.filled = True
 

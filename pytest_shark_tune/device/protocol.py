@@ -68,6 +68,10 @@ class LoadBenchmark(msgspec.Struct, frozen=True, tag=True):
     path: str
     module: BenchmarkModule
     """The module without its text."""
+    comparer: str = ""
+    """The compiled module of `dispatch.comparison` that compares its results; empty to compare them on the host."""
+    mark: str = ""
+    """The file of the run that says that ``comparer`` found planted errors; empty to plant them in each process."""
 
 
 class LoadFunction(msgspec.Struct, frozen=True, tag=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_shark_tune.device.buffers import Output, count_unwritten, hides_poison
+from pytest_shark_tune.device.buffers import BufferImage, Output, count_unwritten, hides_poison
+from pytest_shark_tune.device.comparison import Counts, Expected, ResultComparer, StagedReference
 from pytest_shark_tune.device.elements import element_type, smallest_step, to_array
 from pytest_shark_tune.device.inputs import InputData
 from pytest_shark_tune.device.loaded import Loaded, ReferenceResult, RunResult
@@ -20,11 +22,21 @@ from pytest_shark_tune.measurement.acceptance import Acceptance
 
 __all__ = ["References"]
 
+_logger = logging.getLogger(__name__)
+
 _MOST_RESPONSE_RUNS = 8
 _FEWEST_RESPONSE_RUNS = 4
 _RESPONSE_S = 10.0
 """Once the fewest runs have taken so long, no more are made."""
 _ENOUGH_FOR_A_QUANTILE = 1 << 20
+_MOST_STAGED_BYTES = 2 << 30
+"""How much memory of the device the results of references may take."""
+
+_FiniteOnly = Sequence[NDArray[np.bool_] | bool]
+"""The places of each output where only finite numbers are compared."""
+
+_StagedKey = tuple[int, int, bool, correctness.Tolerance]
+"""The identities of a result and of a comparer in this process, whether responses count, and the tolerance."""
 
 _Responses = tuple[correctness.Response | None, ...]
 """The response of each output, ``None`` for integers; empty if it cannot be found."""
@@ -44,6 +56,8 @@ class _Reference(msgspec.Struct):
     on_other_data: dict[InputData, ReferenceResult] = {}
     unconfirmed: list[NDArray[np.bool_] | bool] | None = None
     responses: _Responses | None = None
+    staged: dict[_StagedKey, tuple[list[Expected], StagedReference]] = {}
+    """The results on the device."""
 
     @property
     def own_result(self) -> ReferenceResult:
@@ -82,11 +96,22 @@ class References:
         """
         reference, loaded = self._reference(name), self._loaded[key]
         for poison, kept in enumerate(reference.kept):
-            results = loaded.run_once(InputData(reference.seed, poison))
-            check = _compare(results, key, reference, kept, acceptance.tolerance, bitwise=acceptance.bitwise)
+            bitwise = acceptance.bitwise
+            loaded.execute(InputData(reference.seed, poison))
+            right = self._right_on_device(loaded, reference, kept, acceptance.tolerance, bitwise=bitwise)
+            if right is None and reference.responses:
+                responses = reference.responses
+                right = self._right_on_device(
+                    loaded, reference, kept, acceptance.tolerance, responses=responses, bitwise=bitwise
+                )
+            if right is not None:
+                check = right
+                continue
+            results = loaded.results()
+            check = _compare(results, key, reference, kept, acceptance.tolerance, bitwise=bitwise)
             if not check.ok and not check.differing and (responses := self._responses_of(reference)):
                 check = _compare(
-                    results, key, reference, kept, acceptance.tolerance, responses=responses, bitwise=acceptance.bitwise
+                    results, key, reference, kept, acceptance.tolerance, responses=responses, bitwise=bitwise
                 )
             if not check.ok:
                 return check
@@ -95,9 +120,10 @@ class References:
                 for trial in range(acceptance.data.rounds):
                     data = InputData(reference.seed, trial=trial, exact=acceptance.data)
                     kept = self._kept_on(reference, data)
-                    exact = _compare(
-                        loaded.run_once(data), key, reference, kept, acceptance.exact, bitwise=acceptance.bitwise
-                    )
+                    loaded.execute(data)
+                    bitwise = acceptance.bitwise
+                    exact = self._right_on_device(loaded, reference, kept, acceptance.exact, bitwise=bitwise)
+                    exact = exact or _compare(loaded.results(), key, reference, kept, acceptance.exact, bitwise=bitwise)
                     if not exact.ok:
                         check = exact
                         break
@@ -116,10 +142,13 @@ class References:
             kept = self._kept_on(reference, data)
             if reference.unconfirmed is None:
                 reference.unconfirmed = self._loaded[reference.key].unconfirmed(kept)
-            results = self._loaded[key].run_once(data)
-            finite_only, bitwise = reference.unconfirmed, acceptance.bitwise
-            return _compare(
-                results, key, reference, kept, acceptance.tolerance, finite_only=finite_only, bitwise=bitwise
+            loaded, finite_only, bitwise = self._loaded[key], reference.unconfirmed, acceptance.bitwise
+            loaded.execute(data)
+            right = self._right_on_device(
+                loaded, reference, kept, acceptance.tolerance, finite_only=finite_only, bitwise=bitwise
+            )
+            return right or _compare(
+                loaded.results(), key, reference, kept, acceptance.tolerance, finite_only=finite_only, bitwise=bitwise
             )
         finally:
             self._restore(key, reference)
@@ -133,6 +162,71 @@ class References:
         found = _responses(was, [now], relative / 2**0.5)
         known = self._responses_of(reference) or (None,) * len(found)
         reference.responses = tuple(map(_larger, known, found))
+        reference.staged = {key: staged for key, staged in reference.staged.items() if not key[2]}
+
+    def _right_on_device(
+        self,
+        loaded: Loaded,
+        reference: _Reference,
+        kept: ReferenceResult,
+        tolerance: correctness.Tolerance,
+        *,
+        responses: _Responses = (),
+        finite_only: _FiniteOnly = (),
+        bitwise: bool = False,
+    ) -> correctness.Check | None:
+        """Compare the results of the last run on the device, unless all bits have to be the same.
+
+        Returns:
+            The check of a right result; ``None`` if the host has to compare.
+        """
+        comparer, image = loaded.comparer, loaded.image
+        if bitwise or comparer is None or image is None or not _fits(loaded, kept):
+            return None
+        try:
+            return self._compared_by(comparer, image, loaded, reference, kept, tolerance, responses, finite_only)
+        except (IndexError, RuntimeError, ValueError) as error:  # As where the device has no memory left for it.
+            _logger.warning("results are compared on the host: %s", error)
+            return None
+
+    def _compared_by(
+        self,
+        comparer: ResultComparer,
+        image: BufferImage,
+        loaded: Loaded,
+        reference: _Reference,
+        kept: ReferenceResult,
+        tolerance: correctness.Tolerance,
+        responses: _Responses,
+        finite_only: _FiniteOnly,
+    ) -> correctness.Check | None:
+        key = (id(kept), id(comparer), bool(responses), tolerance)
+        if key not in reference.staged:
+            expected = _expected(kept, tolerance, responses, finite_only)
+            if not all(part.can_be_staged for part in expected):
+                return None
+            staged = comparer.stage(expected, None if kept.result.stray else image)
+            self._make_room(staged.size)
+            reference.staged[key] = expected, staged
+        expected, staged = reference.staged[key]
+        if not comparer.is_trusted(staged, expected, image):
+            return None
+        counts = comparer.counts_of_right(loaded.buffer, staged, expected)
+        return None if counts is None else _right(reference.seed, kept, counts)
+
+    def free_staged(self) -> None:
+        """Free the device's memory of all results; they are copied there again when they are compared."""
+        for reference in self._references.values():
+            reference.staged.clear()
+
+    def _make_room(self, size: int) -> None:
+        """Free the device's memory of results that were staged first, if all of them take too much."""
+        held = [(reference, key) for reference in self._references.values() for key in reference.staged]
+        total = size + sum(reference.staged[key][1].size for reference, key in held)
+        for reference, key in held:
+            if total <= _MOST_STAGED_BYTES:
+                break
+            total -= reference.staged.pop(key)[1].size
 
     def _reference(self, name: str) -> _Reference:
         if name not in self._references:
@@ -199,6 +293,62 @@ def _larger(one: correctness.Response | None, other: correctness.Response | None
     return correctness.Response(np.maximum(one.elements, other.elements))
 
 
+def _fits(loaded: Loaded, kept: ReferenceResult) -> bool:
+    """Whether a reference's outputs are those of a benchmark with the same layout."""
+    ours = [(view.element, view.shape) for view in loaded.views if view.writes]
+    return ours == [(output.element, output.shape) for output in kept.result.outputs]
+
+
+def _expected(
+    kept: ReferenceResult, tolerance: correctness.Tolerance, responses: _Responses, finite_only: _FiniteOnly
+) -> list[Expected]:
+    """The outputs of a reference, with the magnitude of each element as `correctness.check_output` takes it."""
+    found = []
+    for number, output in enumerate(kept.result.outputs):
+        allowed, scale, places = _allowance(kept, number, tolerance, finite_only)
+        values = kept.values[number]
+        scales = None
+        if values.dtype.kind == "f":
+            answered = responses[number] if responses else None
+            scales = np.broadcast_to(np.float32(-scale if places is True else scale), (values.size,))
+            if answered is not None:
+                scales = np.maximum(scales, answered.elements.reshape(-1))
+            if not isinstance(places, bool):
+                scales = np.where(places.reshape(-1), -scales, scales)
+        found.append(Expected(output, allowed, scales))
+    return found
+
+
+def _right(seed: int, kept: ReferenceResult, counts: Sequence[Counts]) -> correctness.Check:
+    """The check of a right result."""
+    return correctness.merge_checks(
+        [
+            correctness.Check(
+                ok=True,
+                seed=seed,
+                output=number,
+                compared=kept.values[number].size,
+                magnitude=kept.magnitudes[number],
+                max_abs_error=found.largest,
+                worst=found.worst,
+            )
+            for number, found in enumerate(counts)
+        ]
+    )
+
+
+def _allowance(
+    kept: ReferenceResult, number: int, tolerance: correctness.Tolerance, finite_only: _FiniteOnly
+) -> tuple[correctness.Tolerance, float, NDArray[np.bool_] | bool]:
+    """The tolerance of an output, its magnitude, and the places where only finite numbers are compared."""
+    element = kept.result.outputs[number].element
+    allowed = tolerance.stored_as(element) if element_type(element).kind == "float" else tolerance
+    if not finite_only:
+        return allowed, kept.magnitudes[number], False
+    allowed = msgspec.structs.replace(allowed, rtol=allowed.rtol + allowed.atol_scale)
+    return allowed, _usual(kept.values[number]), finite_only[number]
+
+
 def _compare(
     results: Sequence[RunResult],
     key: str,
@@ -207,7 +357,7 @@ def _compare(
     tolerance: correctness.Tolerance,
     *,
     responses: _Responses = (),
-    finite_only: Sequence[NDArray[np.bool_] | bool] = (),
+    finite_only: _FiniteOnly = (),
     bitwise: bool = False,
 ) -> correctness.Check:
     """Compare results with those of a reference.
@@ -232,12 +382,7 @@ def _compare(
     for result in results:
         checks = []
         for number, (output, expected) in enumerate(zip(result.outputs, kept.result.outputs, strict=True)):
-            is_float = element_type(output.element).kind == "float"
-            allowed = tolerance.stored_as(output.element) if is_float else tolerance
-            scale = kept.magnitudes[number]
-            if finite_only:
-                scale = _usual(kept.values[number])
-                allowed = msgspec.structs.replace(allowed, rtol=allowed.rtol + allowed.atol_scale)
+            allowed, scale, places = _allowance(kept, number, tolerance, finite_only)
             values = to_array(output.raw, output.element, output.shape)
             check = correctness.check_output(
                 kept.values[number],
@@ -246,7 +391,7 @@ def _compare(
                 scale=scale,
                 answers=responses[number] if responses else None,
                 floor=smallest_step(output.element),
-                finite_only=finite_only[number] if finite_only else False,
+                finite_only=places,
                 seed=reference.seed,
                 output=number,
             )

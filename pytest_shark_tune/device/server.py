@@ -45,6 +45,7 @@ class DeviceServer:
         match request:
             case protocol.Open(uri):
                 self._device = HalDevice(uri)
+                self._device.frees.append(self._references.free_staged)
             case protocol.ListDevices(driver):
                 return driver_entries(driver)
             case protocol.ListParameters(path):

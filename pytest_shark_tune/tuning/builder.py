@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -29,6 +29,7 @@ from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.spec.build import SPEC_VERSION, single_entry_spec
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import BINARY, Cache, content_key, file_digest
+from pytest_shark_tune.tuning.ahead.comparers import Comparers
 from pytest_shark_tune.tuning.compile_step import CompileStep
 
 __all__ = ["Builder", "code_pairs", "recorded_code", "with_code"]
@@ -68,6 +69,7 @@ class Builder:
         prefetch_queue: returns the candidates of a task that are likely to be needed next.
         step: a client's own compile step, through which everything goes that is compiled.
         of_run: the cache that ends with the run. A candidate that failed in one process has failed for all of the run.
+        before_loading: does a driver's share of compiling for a compiled module, see `ahead.driver`.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Builder:
         prefetch_queue: Callable[[Task], Sequence[Candidate]] = lambda task: (),
         step: CompileStep | None = None,
         of_run: Cache | None = None,
+        before_loading: Callable[[Path], None] = lambda path: None,
     ) -> None:
         self.compiler = compiler
         self._cache = cache
@@ -97,6 +100,9 @@ class Builder:
         self._running: dict[str, Future[Artifact]] = {}
         behind = None if compiler.target.shares_processor else _step_back
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="iree-compile", initializer=behind)
+        self._before_loading = before_loading
+        self.comparers = Comparers(compiler, cache, self._pool, before_loading)
+        """The modules that compare results on the device."""
 
     def close(self) -> None:
         """End every command that is running, and those that wait."""
@@ -112,6 +118,7 @@ class Builder:
         """
         module = task.dispatch.members[member].module
         shares_processor = self.compiler.target.shares_processor
+        self.comparers.start(module)
         artifact = self.known(module, candidate) if shares_processor else None
         if artifact is None:
             ahead = [other for other in self._prefetch_queue(task) if other.id != candidate.id] if member == 0 else []
@@ -120,6 +127,19 @@ class Builder:
         if artifact.vmfb is None:
             raise CandidateFailed(artifact.state, artifact.reason)
         return artifact
+
+    def begin(self, wanted: Iterable[tuple[Task, Iterable[str]]]) -> None:
+        """Begin to compile candidates, by their ids, in all members of their dispatches. They are needed in turn.
+
+        Where the compiler runs on the device that is measured, each one waits until it is needed.
+        """
+        if self.compiler.target.shares_processor:
+            return
+        for task, names in wanted:
+            for member in task.dispatch.members:
+                self.comparers.start(member.module)
+                for name in names:
+                    self._start(task.dispatch, member.module, task.candidate(name))
 
     def prepare(self, task: Task, candidate: Candidate) -> None:
         """Compile the candidate and its default in every dispatch of the group, to be measured elsewhere.
@@ -238,23 +258,17 @@ class Builder:
         self._artifacts[key] = artifact
         return artifact
 
-    def model(self, text: str, flags: Sequence[str] = ()) -> Path:
+    def model(self, text: str, flags: Sequence[str] = (), *, holds_processor: bool = False) -> Path:
         """Compile a whole model from its executable sources, with the flags of its form.
 
-        Raises:
-            CandidateFailed: the client's compile step fails.
-        """
-        return self._model(text, flags, self.processor())
-
-    def model_unleased(self, text: str, flags: Sequence[str] = ()) -> Path:
-        """Compile like `model`; the caller holds `processor`, so that several threads may compile at a time.
+        Args:
+            text: the executable sources.
+            flags: the flags of the form.
+            holds_processor: whether the caller holds `processor`, so that several threads may compile at a time.
 
         Raises:
             CandidateFailed: the client's compile step fails.
         """
-        return self._model(text, flags, nullcontext())
-
-    def _model(self, text: str, flags: Sequence[str], processor: AbstractContextManager[object]) -> Path:
         key = content_key("model", ARTIFACT_VERSION, text, self._identity, *flags)
         digest = self._cache.get("models", key, str)
         if digest is not None and (known := self._cache.binary("models", key, digest)) is not None:
@@ -262,8 +276,9 @@ class Builder:
         out = self._cache.file("models", key, BINARY)
         if self._step is not None:
             text = self._step.applied_to(text)
-        with processor:
+        with nullcontext() if holds_processor else self.processor():
             self.compiler.for_models.with_flags(flags).compile_sources(text, out)
+        self._before_loading(out)
         self._cache.put("models", key, file_digest(out))
         return out
 
@@ -294,6 +309,7 @@ class Builder:
                 stderr=error.stderr,
             )
             return failed, error.stopped
+        self._before_loading(out)
         made = Artifact(
             candidate=candidate.id,
             state="compiled",

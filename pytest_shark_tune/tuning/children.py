@@ -7,12 +7,22 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.lease import DeviceLeases
+from pytest_shark_tune.device.protocol import CHILD_COMMAND
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied, DeviceRequestFailed
 from pytest_shark_tune.records.types import State
+from pytest_shark_tune.system.child import Child
+from pytest_shark_tune.tuning.ahead.driver import DriverCompiler
+from pytest_shark_tune.tuning.settings import RunSettings
 
-__all__ = ["DeviceChildren"]
+__all__ = ["DeviceChildren", "driver_compiler"]
 
 _PROBE = "probe"
+
+
+def driver_compiler(driver: str, settings: RunSettings) -> DriverCompiler:
+    """The compiler for the driver of a run's devices."""
+    directory = settings.run_directory / "driver-cache"
+    return DriverCompiler(driver, settings.devices, jobs=settings.jobs, directory=directory)
 
 
 class DeviceChildren:
@@ -21,9 +31,22 @@ class DeviceChildren:
     Args:
         leases: the devices that processes share.
         report: gets a message about a long wait for a device.
+        driver: compiles for the drivers of the devices before modules are loaded.
+        starts_ahead: whether the next process is started while one measures. It opens a device when it gets one.
     """
 
-    def __init__(self, leases: DeviceLeases, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        leases: DeviceLeases,
+        report: Callable[[str], None],
+        driver: DriverCompiler | None = None,
+        *,
+        starts_ahead: bool = False,
+    ) -> None:
+        self.driver = driver
+        """Compiles for the drivers of the devices before modules are loaded; ``None`` if nothing does."""
+        self._starts_ahead = starts_ahead
+        self._spare: Child | None = None
         self._leases = leases
         self._report = report
         self._children: dict[str, DeviceChild] = {}
@@ -32,6 +55,10 @@ class DeviceChildren:
         """End all children."""
         for uri in list(self._children):
             self.end(uri)
+        if self._spare is not None:
+            self._spare.close()
+        if self.driver is not None:
+            self.driver.close()
 
     def lease(self) -> AbstractContextManager[str]:
         """Hold a device until the context ends; the context gives its URI."""
@@ -87,7 +114,14 @@ class DeviceChildren:
                 child.unload(_PROBE)
                 return child
         self.end(uri)
-        child = self._children[uri] = DeviceChild(uri)
+        environment = self.driver.environment if self.driver else None
+        spare, self._spare = self._spare, None
+        if spare is not None and not spare.alive:
+            spare.close()
+            spare = None
+        child = self._children[uri] = DeviceChild(uri, env=environment, process=spare)
+        if self._starts_ahead:
+            self._spare = Child(CHILD_COMMAND, env=environment)
         return child
 
     @contextmanager

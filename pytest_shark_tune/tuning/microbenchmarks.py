@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 import msgspec
@@ -97,6 +99,7 @@ class Microbenchmarks:
             *ways_of_driving(uris, compiler.target.driver),
         )
         self._works = True
+        self._bindings = Lock()
         self.built_key = content_key(
             "yardsticks", MICROBENCHMARK_VERSION, compiler.identity, _microbenchmark_sources(compiler)
         )
@@ -208,7 +211,8 @@ class Microbenchmarks:
         known = self._cache.get("yardsticks", self.built_key, list[Microbenchmark])
         found = [placed for stored in known or () if (placed := self._placed(stored)) is not None]
         if not found or len(found) != len(known or ()):
-            found = [self._build(*source) for source in _microbenchmark_sources(self._compiler)]
+            with ThreadPoolExecutor(processors()) as pool:
+                found = list(pool.map(lambda source: self._build(*source), _microbenchmark_sources(self._compiler)))
             named = [msgspec.structs.replace(built, vmfb=Path(built.vmfb).name) for built in found]
             self._cache.put("yardsticks", self.built_key, named)
         return found
@@ -220,7 +224,8 @@ class Microbenchmarks:
 
     def _build(self, source: str, moved: int, operations: int) -> Microbenchmark:
         texts = self._compiler.dump_benchmarks(source, "yardstick")
-        read = [read_benchmark(text, "yardstick", processors=processors()) for text in texts]
+        with self._bindings:  # They are not thread-safe.
+            read = [read_benchmark(text, "yardstick", processors=processors()) for text in texts]
         # With the user's flags, packing may come before a product (--iree-opt-data-tiling).
         usable = [
             dispatch

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-import time
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -19,11 +17,18 @@ from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.dispatch.types import Member
 from pytest_shark_tune.errors import CandidateFailed, DeviceChildDied
-from pytest_shark_tune.measurement import rounds, timing
+from pytest_shark_tune.measurement import timing
 from pytest_shark_tune.plan.types import AnyTask, Task
 from pytest_shark_tune.records.types import Origin, Record, State
 from pytest_shark_tune.search_space.candidate import Candidate
 from pytest_shark_tune.tuning.acceptance import check_edges, check_result
+from pytest_shark_tune.tuning.ahead.prepared import (
+    RUN_TIMEOUT_S,
+    Prepared,
+    PreparedDefaults,
+    join_sizes,
+    reference_name,
+)
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
 from pytest_shark_tune.tuning.microbenchmarks import Microbenchmarks
@@ -32,10 +37,9 @@ from pytest_shark_tune.tuning.settings import RunSettings
 
 __all__ = ["Entrants", "RoundResult", "Runner", "default_failed"]
 
-_DEFAULT, _CANDIDATE, _REFERENCE = "default", "candidate", "reference"
-_RUN_TIMEOUT_S = 30.0
-_REMEMBERED = 24
-"""How many of the default's last samples count as usual: few enough that a lasting change soon is."""
+_DEFAULT, _CANDIDATE = "default", "candidate"
+_TIMED_SAMPLES = 5
+"""How many samples give the time of a dispatch that is compared with nothing."""
 
 
 class Entrants(NamedTuple):
@@ -56,32 +60,6 @@ class RoundResult(NamedTuple):
     """The measurements of those that ran."""
     failed: Mapping[str, CandidateFailed]
     """The failures of those that did not."""
-
-
-@dataclass
-class _PreparedSize:
-    """What is known of a default at one size of its dispatch; most dispatches have but one."""
-
-    batch: int
-    """How many dispatches make up a sample."""
-    batch_s: float
-    """The seconds that a sample takes."""
-    check_s: float
-    """The seconds that the check of a result takes."""
-    samples_us: tuple[float, ...] = ()
-    """Its last samples in the child."""
-
-
-@dataclass
-class _Prepared:
-    """A default that is loaded in a child process beside its reference results."""
-
-    generation: int
-    """The generation of the child."""
-    dispatch: str
-    """The key of the dispatch."""
-    sizes: tuple[_PreparedSize, ...]
-    """The members on which candidates are tried, in order."""
 
 
 class Runner:
@@ -117,7 +95,7 @@ class Runner:
         )
         """The origin of this runner's records."""
         self._microbenchmarks = microbenchmarks
-        self._prepared: WeakKeyDictionary[DeviceChild, _Prepared] = WeakKeyDictionary()
+        self._defaults = PreparedDefaults(builder, settings.seed, settings.run_directory, bitwise=settings.bitwise)
 
     def measure(self, task: Task, candidate: Candidate, artifact: Artifact) -> timing.Measurement:
         """Check a candidate's result, then time it beside the default on a leased device.
@@ -130,16 +108,34 @@ class Runner:
         with self._run.claimed(task, candidate, artifact):
             default = artifact if is_default else self._default_artifact(task)
             with self._children.leased() as child:
-                prepared = self._prepare(child, task, default)
+                prepared = self._defaults.prepare(child, task, default)
                 if is_default:
-                    return _joined(task, [_compare_default(child, at, n) for n, at in enumerate(prepared.sizes)])
+                    return _joined(task, [prepared.compare_default(child, n) for n in range(len(prepared.sizes))])
                 measured = self._screen(child, task, artifact, prepared)
                 self._refuse_impossible(child, task, measured)
                 if not measured.cut_short and measured.ratio_low > 1:
                     self._run.raise_threshold(task, measured.ratio_low)
                 return measured
 
-    def _screen(self, child: DeviceChild, task: Task, artifact: Artifact, prepared: _Prepared) -> timing.Measurement:
+    def default_time_us(self, task: Task, artifact: Artifact) -> float:
+        """The time of a dispatch by its default, in microseconds, without a check of its result.
+
+        Raises:
+            CandidateFailed: it cannot be run, or runs too long.
+        """
+        with self._children.leased() as child:
+            key, member = "timed", task.dispatch.members[0]
+            child.load_benchmark(key, Path(artifact.vmfb or ""), member.module)
+            try:
+                child.fill(key, self._seed)
+                run = partial(child.run, key)
+                batch = timing.calibrate(run, timing.SCREENING.sample_s, cap=timing.SCREENING.batch_cap)
+                return statistics.median(run(batch) for _ in range(_TIMED_SAMPLES)) * 1e6 / batch
+            finally:
+                if child.alive:
+                    child.unload(key)
+
+    def _screen(self, child: DeviceChild, task: Task, artifact: Artifact, prepared: Prepared) -> timing.Measurement:
         """Check and time a candidate at every size. One that is far too slow at a size is tried at no other."""
         is_open = len(prepared.sizes) > 1
         # The candidate that is compared at several sizes may be slower at one than the best is in the mean.
@@ -147,11 +143,11 @@ class Runner:
         found: list[timing.Measurement] = []
         for number, (member, at) in enumerate(zip(task.dispatch.screened, prepared.sizes, strict=True)):
             limit_s = timing.time_limit_s(at.check_s)
-            checked = (child, _CANDIDATE, f"{_REFERENCE}/{number}", task.dispatch, member, limit_s)
-            _load(child, _CANDIDATE, member, artifact)
+            checked = (child, _CANDIDATE, prepared.reference(number), task.dispatch, member, limit_s)
+            self._defaults.load(child, _CANDIDATE, member, artifact)
             self._check_result(*checked)
             run = partial(child.run, _CANDIDATE, timeout_s=timing.time_limit_s(at.batch_s))
-            baseline = partial(child.run, f"{_DEFAULT}/{number}")
+            baseline = partial(child.run, prepared.default(number))
             try:
                 measured = timing.compare(
                     run, baseline, timing.SCREENING, batch=at.batch, best=threshold, earlier=at.samples_us
@@ -161,7 +157,7 @@ class Runner:
             finally:
                 if child.alive:
                     child.unload(_CANDIDATE)
-            _remember(at, measured)
+            at.remember(measured)
             if measured.cut_short:
                 where = f"at {member.size} it is far slower than the default" if is_open else measured.note
                 return msgspec.structs.replace(measured, note=where)
@@ -198,6 +194,7 @@ class Runner:
         built: dict[str, dict[str, list[Artifact]]] = {}
         failed: dict[str, dict[str, CandidateFailed]] = {}
         entered = {entrants.task.name: entrants for entrants in finals}
+        self._builder.begin([(entrants.task, (entrants.task.default.id, *entrants.names)) for entrants in finals])
         for name, entrants in entered.items():
             task = entrants.task
             try:
@@ -252,11 +249,11 @@ class Runner:
         with self._against_default(busy) as child:
             for member, default, tuned in pairs:
                 busy[0] = _DEFAULT
-                limit_s = timing.time_limit_s(self._load_reference(child, task, member, default))
+                limit_s = timing.time_limit_s(self._defaults.load_reference(child, task, member, default))
                 busy[0] = _CANDIDATE
-                _load(child, _CANDIDATE, member, tuned)
+                self._defaults.load(child, _CANDIDATE, member, tuned)
                 for check in checks:
-                    check(child, _CANDIDATE, f"{_REFERENCE}/0", task.dispatch, member, limit_s)
+                    check(child, _CANDIDATE, reference_name(), task.dispatch, member, limit_s)
 
     def guard_round(
         self, task: Task, candidate: Candidate, number: int, artifact: Artifact | None = None
@@ -335,13 +332,13 @@ class Runner:
             for name, artifacts in built.items():
                 busy[0] = name
                 key, reference = f"{name}/{index}", f"reference/{index}"
-                _load(child, key, member, artifacts[index])
+                self._defaults.load(child, key, member, artifacts[index])
                 if name == default:
                     child.store_reference(key, reference, self._seed + 1 + number)
                 else:
-                    self._check_result(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
+                    self._check_result(child, key, reference, task.dispatch, member, RUN_TIMEOUT_S)
                     if not number and (index or name not in tried_on_edges):
-                        self._check_edges(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
+                        self._check_edges(child, key, reference, task.dispatch, member, RUN_TIMEOUT_S)
 
         def run_of(name: str, members: Mapping[int, Member]) -> Callable[[int], float]:
             weight = sum(member.calls for member in members.values())
@@ -363,7 +360,7 @@ class Runner:
             weight = sum(member.calls * member.size_weight for member in members.values())
             for name, at_size in found.items():
                 measured[name][size] = timing.AtSize(weight, at_size)
-        return {name: rounds.join_sizes(sizes, one_process=True) for name, sizes in measured.items()}
+        return {name: join_sizes(sizes) for name, sizes in measured.items()}
 
     @contextmanager
     def _against_default(self, busy: Sequence[str]) -> Iterator[DeviceChild]:
@@ -375,33 +372,6 @@ class Runner:
             if busy[0] != _CANDIDATE:
                 raise default_failed(failure) from failure
             raise
-
-    def _prepare(self, child: DeviceChild, task: Task, default: Artifact) -> _Prepared:
-        """Load the default and keep its result, once for each dispatch and child process."""
-        # Taken out first: an interrupt while it is loaded leaves the child with a part of it.
-        known = self._prepared.pop(child, None)
-        if known is None or (known.generation, known.dispatch) != (child.generation, task.dispatch.key):
-            sizes = []
-            for number, member in enumerate(task.dispatch.screened):
-                check_s = self._load_reference(child, task, member, default, number)
-                run = partial(child.run, f"{_DEFAULT}/{number}")
-                batch = timing.calibrate(run, timing.SCREENING.sample_s, cap=timing.SCREENING.batch_cap)
-                sizes.append(_PreparedSize(batch, run(batch), check_s))
-            known = _Prepared(child.generation, task.dispatch.key, tuple(sizes))
-        self._prepared[child] = known
-        return known
-
-    def _load_reference(
-        self, child: DeviceChild, task: Task, member: Member, default: Artifact, number: int = 0
-    ) -> float:
-        """Load the default and keep its result; return the seconds that the check of a result takes."""
-        key, reference = f"{_DEFAULT}/{number}", f"{_REFERENCE}/{number}"
-        _load(child, key, member, default)
-        child.store_reference(key, reference, self._seed)
-        # The default is its own reference: a result that changes from run to run can verify nothing.
-        started = time.perf_counter()
-        self._check_result(child, key, reference, task.dispatch, member, _RUN_TIMEOUT_S)
-        return time.perf_counter() - started
 
     def _refuse_impossible(self, child: DeviceChild, task: Task, measured: timing.Measurement) -> None:
         """Refuse a time that the device cannot reach: the run left out work."""
@@ -459,24 +429,11 @@ def default_failed(failure: CandidateFailed) -> CandidateFailed:
     return CandidateFailed(State.RUN_FAILED, f"the default config to compare with failed: {failure}")
 
 
-def _compare_default(child: DeviceChild, at: _PreparedSize, number: int) -> timing.Measurement:
-    """Time the default beside itself at one size."""
-    run = partial(child.run, f"{_DEFAULT}/{number}")
-    measured = timing.compare(run, run, batch=at.batch, earlier=at.samples_us)
-    _remember(at, measured)
-    return measured
-
-
 def _joined(task: Task, measured: Sequence[timing.Measurement]) -> timing.Measurement:
     """Join the measurements of a candidate on the members of a dispatch on which candidates are tried."""
     members = zip(task.dispatch.screened, measured, strict=True)
     sizes = {member.size: timing.AtSize(member.size_weight, part) for member, part in members}
-    return rounds.join_sizes(sizes, one_process=True)
-
-
-def _remember(prepared: _PreparedSize, measured: timing.Measurement) -> None:
-    if not measured.cut_short:
-        prepared.samples_us = (prepared.samples_us + measured.baseline_samples_us)[-_REMEMBERED:]
+    return join_sizes(sizes)
 
 
 def _unload(child: DeviceChild, task: Task, names: Iterable[str]) -> None:
@@ -484,8 +441,3 @@ def _unload(child: DeviceChild, task: Task, names: Iterable[str]) -> None:
     for name in names:
         for index in range(len(task.dispatch.members)):
             child.unload(f"{name}/{index}")
-
-
-def _load(child: DeviceChild, key: str, member: Member, artifact: Artifact) -> None:
-    assert artifact.vmfb is not None
-    child.load_benchmark(key, Path(artifact.vmfb), member.module)

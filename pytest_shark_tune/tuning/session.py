@@ -11,7 +11,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.system.cache import Cache, content_key
 from pytest_shark_tune.tuning.builder import Builder, with_code
-from pytest_shark_tune.tuning.children import DeviceChildren
+from pytest_shark_tune.tuning.children import DeviceChildren, driver_compiler
 from pytest_shark_tune.tuning.compile_step import CompileStep
 from pytest_shark_tune.tuning.database import TuningDatabase
 from pytest_shark_tune.tuning.finals import Finals
@@ -66,6 +66,7 @@ class Session:
         self.run = RunDirectory(settings.run_directory, report)
         """The directory that all processes of the run share."""
         leases = DeviceLeases(settings.devices, run=str(settings.run_directory))
+        driver = driver_compiler(compiler.target.driver, settings)
         self.builder = Builder(
             compiler,
             cache,
@@ -75,9 +76,10 @@ class Session:
             prefetch_queue=self.run.queued,
             step=step,
             of_run=self.run.cache,
+            before_loading=driver.compile,
         )
         self.microbenchmarks = Microbenchmarks(compiler, cache, settings.device_name, report, uris=settings.devices)
-        self.children = DeviceChildren(leases, report)
+        self.children = DeviceChildren(leases, report, driver, starts_ahead=not compiler.target.shares_processor)
         self.runner = Runner(settings, self.builder, self.children, microbenchmarks=self.microbenchmarks)
         self.database = TuningDatabase(self.results, compiler, settings, step=self.step)
         self.models = models = ModelRunner(self.children, settings.seed)

@@ -53,7 +53,7 @@ class FormBuilds:
             owner = self._by_sources.setdefault(content_key(sources, form.codegen_flags), form.name)
             if owner != form.name:
                 return _equal(failed, owner, "it makes the same dispatches")
-            vmfb = builder.model_unleased(sources, form.flags)
+            vmfb = builder.model(sources, form.flags, holds_processor=True)
             self._untuned.add(source, vmfb)
         except CommandFailed as error:
             failure = command_failure(error, State.COMPILE_FAILED, State.COMPILE_TIMEOUT)

@@ -110,8 +110,7 @@ class Profiler:
         try:
             statistics = self._statistics(vmfb, function, inputs, parameters)
         except NoProfile as reason:
-            with self.children.lease() as uri:
-                model_us = model_time_us(vmfb, uri, function, inputs, parameters)
+            model_us = self._model_us(vmfb, function, inputs, parameters)
             return self.counted(source, function, plan, model_us=model_us, why=str(reason))
         known = _shares(source, plan)
         costs = by_symbol(statistics.exports, list(known))
@@ -133,6 +132,27 @@ class Profiler:
 
         key = content_key("statistics", file_digest(vmfb), function, inputs, parameters)
         return self.of_run.get_or_make("profiles", key, Profiled, measure)
+
+    def _default_us(self, task: Task) -> float:
+        """The time of a dispatch by its default, which is taken once in a run, as several forms may have the dispatch.
+
+        Raises:
+            CandidateFailed: it cannot be compiled or run.
+        """
+        artifact = self.builder.artifact(task, task.default)
+        key = content_key("default time", artifact.sha256)
+        return self.of_run.get_or_make("profiles", key, float, lambda: self.runner.default_time_us(task, artifact))
+
+    def _model_us(self, vmfb: Path, function: str, inputs: Sequence[str], parameters: Sequence[str]) -> float | None:
+        """The time of a call of a model, which is taken once in a run; ``None`` if it cannot be run."""
+
+        def measure() -> tuple[float, ...]:
+            with self.children.lease() as uri:
+                time_us = model_time_us(vmfb, uri, function, inputs, parameters)
+            return () if time_us is None else (time_us,)
+
+        key = content_key("model time", file_digest(vmfb), function, inputs, parameters)
+        return next(iter(self.of_run.get_or_make("profiles", key, tuple[float, ...], measure)), None)
 
     def limits(self) -> Limits | None:
         """The limits of the device; ``None`` if they cannot be measured.
@@ -172,10 +192,11 @@ class Profiler:
         """
         costs: dict[str, Cost] = {}
         unknown: dict[str, str] = {}
-        for task in tasks_of(source, (*plan.tasks, *plan.defaults)):
+        tasks = list(tasks_of(source, (*plan.tasks, *plan.defaults)))
+        self.builder.begin((task, (task.default.id,)) for task in tasks)
+        for task in tasks:
             try:
-                artifact = self.builder.artifact(task, task.default)
-                time_us = self.runner.measure(task, task.default, artifact).baseline_median_us
+                time_us = self._default_us(task)
             except CandidateFailed as failure:
                 unknown[task.name] = str(failure)
                 continue

@@ -147,7 +147,7 @@ class _Search:
         return None
 
     def _compiled(self, source: Source) -> Path:
-        return self.untuned.builder.model_unleased(self.untuned.sources(source), source.form.flags)
+        return self.untuned.builder.model(self.untuned.sources(source), source.form.flags)
 
 
 def _comment(form: Form, reason: str) -> str:

@@ -102,11 +102,11 @@ def test_a_finalist_that_ends_its_process_ends_no_final(
     bad = names[other.name][0]
     load, children = DeviceChild.load_benchmark, set[int]()
 
-    def die_of_one(child: DeviceChild, key: str, *rest: Any) -> None:
+    def die_of_one(child: DeviceChild, key: str, *rest: Any, **options: Any) -> None:
         children.add(child.generation)
         if key.startswith(bad):
             child.close()
-        load(child, key, *rest)
+        load(child, key, *rest, **options)
 
     monkeypatch.setattr(DeviceChild, "load_benchmark", die_of_one)
     played = runner.round_of_all([Entrants(known, names[known.name]) for known in (task, other)], 0, GUARD_ROUND)
@@ -197,7 +197,7 @@ def test_a_request_that_is_interrupted_costs_no_other_candidate(
     measure(session, task, task.default)
     (child,) = session.children._children.values()
     if request_ == "store_reference":  # As where another dispatch was measured in between.
-        runner._prepared.clear()
+        runner._defaults._held.clear()
     interrupt_within(child, request_, monkeypatch, error)
     with pytest.raises(type(error)):
         measure(session, task, first)
