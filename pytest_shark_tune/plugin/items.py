@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.tuning.manifest import TestEntry
 
-__all__ = ["case_of", "is_ours", "manifest_entry_of"]
+__all__ = ["case_of", "exempt_from_timeouts", "is_ours", "manifest_entry_of"]
 
 
 def case_of(item: pytest.Item) -> TuningCase | None:
@@ -31,6 +33,16 @@ def manifest_entry_of(item: pytest.Item) -> TestEntry | None:
         candidate=config.id if config else "",
         is_ours=is_ours(item),
     )
+
+
+def exempt_from_timeouts(items: Iterable[pytest.Item]) -> None:
+    """Exempt the tests of a tuning run from the default of pytest-timeout: a final may take minutes.
+
+    Compilations and kernels have time-outs of their own. A mark on the test itself holds.
+    """
+    for item in items:
+        if case_of(item) is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(0))
 
 
 def is_ours(item: pytest.Item) -> bool:
