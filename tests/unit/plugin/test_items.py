@@ -23,7 +23,8 @@ def make_item(*, ours: bool, marker: object = None) -> Any:
     )
 
 
-def test_our_tests_are_exempt_from_a_default_time_out_and_others_are_not() -> None:
+def test_our_tests_are_exempt_from_a_default_time_out_and_others_are_not(pytestconfig: pytest.Config) -> None:
+    pytestconfig.addinivalue_line("markers", "timeout: as pytest-timeout registers it")
     ours, theirs, marked = make_item(ours=True), make_item(ours=False), make_item(ours=True, marker=object())
     exempt_from_timeouts([ours, theirs, marked])
     assert [(mark.name, mark.args) for mark in ours.added] == [("timeout", (0,))]
