@@ -176,10 +176,13 @@ class GuardReporter:
         """Show the counts and the notable results and, on GitHub, annotations beside the code."""
         if self._results or self._failures:
             from pytest_shark_tune.report.guard_text import github_lines, terminal_lines
+            from pytest_shark_tune.report.tables import wrapped
 
             reporting.section(terminalreporter, "shark-tune guard")
+            columns = max(terminalreporter._tw.fullwidth, 80)
             for line in terminal_lines(self._results.values(), self._shown_failures):
-                reporting.write_line(terminalreporter, line)
+                for part in [line] if line.startswith("spec: ") else wrapped(line, columns) or [""]:
+                    reporting.write_line(terminalreporter, part)
             if os.environ.get("GITHUB_ACTIONS") == "true":
                 workspace = Path(os.environ.get("GITHUB_WORKSPACE") or self._config.invocation_params.dir)
                 annotations = github_lines(self._results.values(), workspace, self._shown_failures)
