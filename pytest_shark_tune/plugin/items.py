@@ -10,7 +10,7 @@ from pytest_shark_tune.plugin.cases import TuningCase
 from pytest_shark_tune.results.coverage import Collected
 from pytest_shark_tune.tuning.manifest import TestEntry, TestManifest
 
-__all__ = ["case_of", "is_ours", "manifest_entry_of", "manifest_of"]
+__all__ = ["case_of", "exempt_from_timeouts", "is_ours", "manifest_entry_of", "manifest_of"]
 
 
 def case_of(item: pytest.Item) -> TuningCase | None:
@@ -40,6 +40,16 @@ def manifest_of(items: Iterable[pytest.Item], collected: Collected) -> TestManif
     """Return the test manifest of the items of a run, of which ``collected`` says how much was collected."""
     entries = {item.nodeid: entry for item in items if (entry := manifest_entry_of(item))}
     return TestManifest(entries, collected)
+
+
+def exempt_from_timeouts(items: Iterable[pytest.Item]) -> None:
+    """Exempt the tests of a tuning run from the default of pytest-timeout: a final may take minutes.
+
+    Compilations and kernels have time-outs of their own. A mark on the test itself holds.
+    """
+    for item in items:
+        if case_of(item) is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(0))
 
 
 def is_ours(item: pytest.Item) -> bool:

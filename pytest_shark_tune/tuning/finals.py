@@ -192,7 +192,8 @@ class Finals:
         tried = {task.name: self._tried_on_edges(task) for task in tasks}
         going = dict(finals)
         for number in _rounds(limit_s):
-            text = f"round {number + 1} of {FINAL_ROUNDS} to {MOST_ROUNDS}, {len(going)} dispatches"
+            count = "1 dispatch" if len(going) == 1 else f"{len(going)} dispatches"
+            text = f"round {number + 1} of {FINAL_ROUNDS} to {MOST_ROUNDS}, {count}"
             self.report(Step(text, Stage.FINALS, 2 * number, _half_rounds(number)))
             asked = [Entrants(by_name[name], final.going, tried[name]) for name, final in going.items()]
             for name, played in self.runner.round_of_all(asked, number, policy).items():

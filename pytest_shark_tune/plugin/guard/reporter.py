@@ -210,10 +210,13 @@ class GuardReporter:
         if self._results or self._failures:
             from pytest_shark_tune.report.against_text import against_lines
             from pytest_shark_tune.report.guard_text import github_lines, terminal_lines
+            from pytest_shark_tune.report.tables import wrapped
 
             reporting.section(terminalreporter, "shark-tune guard")
+            columns = max(terminalreporter._tw.fullwidth, 80)
             for line in terminal_lines(self._results.values(), self._shown_failures):
-                reporting.write_line(terminalreporter, line)
+                for part in [line] if line.startswith("spec: ") else wrapped(line, columns) or [""]:
+                    reporting.write_line(terminalreporter, part)
             for line in against_lines(self._results.values()):
                 reporting.write_line(terminalreporter, line)
             for line in self._history.lines() if self._history is not None else ():

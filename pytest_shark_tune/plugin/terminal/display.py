@@ -54,7 +54,7 @@ class Display:
     def say(self, message: str) -> None:
         """Show a message; a step replaces the one before."""
         if not isinstance(message, Step):
-            self._keep("\n".join(wrapped(f"shark-tune: {message}", max(shutil.get_terminal_size().columns, _COLUMNS))))
+            self._keep("\n".join(wrapped(f"shark-tune: {message}", _columns())))
             return
         if self.progress is not None:
             self.progress.add_step(message)
@@ -68,7 +68,8 @@ class Display:
             self._live.show(lambda: f"shark-tune: {self._line()}")
         elif stage is not self._shown_stage or self._clock() >= self._shown_s + _QUIET_S:
             self._shown_stage, self._shown_s = stage, self._clock()
-            show_line(self._config, f"shark-tune: {self._line()}")
+            line, columns = f"shark-tune: {self._line()}", _columns()
+            show_line(self._config, line if len(line) <= columns else f"{line[: columns - 1]}…")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_terminal_summary(self) -> None:
@@ -103,6 +104,10 @@ class Display:
         if self._live is not None:
             self._live.close()
             self._live = None
+
+
+def _columns() -> int:
+    return max(shutil.get_terminal_size().columns, _COLUMNS)
 
 
 def _may_be_live(config: pytest.Config) -> bool:

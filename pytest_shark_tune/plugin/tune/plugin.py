@@ -12,7 +12,7 @@ from pytest_shark_tune.plugin.benchmark import BenchmarkBridge, DeviceStamp
 from pytest_shark_tune.plugin.collection import CaseCollector
 from pytest_shark_tune.plugin.coverage import CollectionWatch
 from pytest_shark_tune.plugin.fixtures import SESSION_KEY
-from pytest_shark_tune.plugin.items import case_of, is_ours, manifest_of
+from pytest_shark_tune.plugin.items import case_of, exempt_from_timeouts, is_ours, manifest_of
 from pytest_shark_tune.plugin.marker import check_stages, marks_of
 from pytest_shark_tune.plugin.preflight import refuse_strays
 from pytest_shark_tune.plugin.tune.controller import TuneController, store_of
@@ -82,6 +82,8 @@ class TuningPlugin:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Tune nothing if an option is about a model that was not collected."""
         refuse_strays(self._config, self._session, items)
+        if self._config.pluginmanager.has_plugin("timeout"):
+            exempt_from_timeouts(items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Give the controller the test manifest; all workers write the same one."""

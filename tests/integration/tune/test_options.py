@@ -190,5 +190,10 @@ def test_what_is_verified_with_entries_without_a_record_is_what_is_written(suite
 def test_one_job_at_a_time_and_another_output_directory(suite: Suite) -> None:
     outcome = suite.tune("--tune-jobs=1", "-k", "default", "--tune-trials=1", out="deep/er")
     assert outcome.status == 0, outcome.text
-    assert {path.name for path in outcome.out.iterdir()} == {"records.jsonl", "summary.json"}
+    assert {path.name for path in outcome.out.iterdir()} == {
+        ".gitignore",
+        "progress.jsonl",
+        "records.jsonl",
+        "summary.json",
+    }
     assert not (suite.directory / ".tune").exists()

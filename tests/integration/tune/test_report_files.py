@@ -133,7 +133,7 @@ def pytest_collection_finish():
         ("--tune-report-md=none/r.md", "*--tune-report-md: *none/r.md is not a file in an existing directory*"),
     ],
 )
-@pytest.mark.parametrize("mode", ["--tune", "--tune-fresh"])
+@pytest.mark.parametrize("mode", ["--tune", "--tune-seed=0"])
 def test_a_file_without_a_directory_is_a_usage_error(
     make_suite: MakeSuite, argument: str, message: str, mode: str
 ) -> None:
