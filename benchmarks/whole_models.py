@@ -28,6 +28,7 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
+from pytest_shark_tune.tuning.model.disturbed import disturbed_model
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 
 __all__ = ["Counts", "check_whole_models"]
@@ -294,7 +295,7 @@ class _Model:
         children = DeviceChildren(leases, lambda _: None)
         tolerance = model_tolerance(self.source, self.function, self.plan.tasks, changed)
         tensors = self.source.functions[self.function]
-        disturbed = partial(builder.disturbed_model, self.sources, changed)
+        disturbed = partial(disturbed_model, builder, self.sources, changed)
         try:
             function = ModelFunction(self.function, tensors, tolerance, self.source.files, disturbed=disturbed)
             ModelRunner(children, seed).check(function, default, path, inputs=inputs)

@@ -18,7 +18,7 @@ from pytest_shark_tune.commands.options import (
 from pytest_shark_tune.commands.output import check_output_path
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.flags import SPEC_FLAG
-from pytest_shark_tune.device.architecture import resolve_target
+from pytest_shark_tune.device.driver.architecture import resolve_target
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.plan.forms import form_source

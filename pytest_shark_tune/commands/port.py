@@ -11,8 +11,8 @@ from pytest_shark_tune.commands.inputs import report_dropped
 from pytest_shark_tune.commands.output import check_spec_output, print_json, print_table, report, writing
 from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.device.architecture import resolve_target
 from pytest_shark_tune.device.discovery import FoundDevices, devices_for
+from pytest_shark_tune.device.driver.architecture import resolve_target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.port.fit import PortedEntry, PortStatus

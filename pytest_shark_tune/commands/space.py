@@ -21,7 +21,7 @@ from pytest_shark_tune.commands.options import (
 )
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.device.architecture import resolve_target
+from pytest_shark_tune.device.driver.architecture import resolve_target
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, spaces_from, untunable_members
 from pytest_shark_tune.report.tables import wrapped

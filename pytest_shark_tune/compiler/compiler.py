@@ -35,6 +35,7 @@ __all__ = [
     "environment",
     "first_error",
     "host_processor",
+    "installation_of",
     "why_rejected",
 ]
 
@@ -98,7 +99,8 @@ class Compiler:
         self._remedy = ""
         self._with_flags: dict[tuple[str, ...], Compiler] = {}
         self._tools: Callable[[str], str] = _find_tool
-        self._iree_compile = tool if tool is not None else _find_tool("iree-compile")
+        self.tool = tool if tool is not None else _find_tool("iree-compile")
+        """The path of iree-compile."""
         self._mark_roots = "--iree-codegen-add-tuner-attributes"
 
     @property
@@ -165,18 +167,6 @@ class Compiler:
             other.__dict__.pop(name, None)
         other.target, other.flags, other._with_flags = target, tuple(flags), {}
         return other
-
-    @property
-    def installed(self) -> tuple[str | int | float | None, ...]:
-        """Everything that determines whether `check` passes: the identity, the program's file and the limits.
-
-        Raises:
-            InputError: a file that a flag names cannot be read.
-            OSError: there is no such program.
-        """
-        found = Path(self._iree_compile).stat()
-        limits = self.timeout_s, self.memory_bytes
-        return (*self.identity, self._iree_compile, found.st_size, found.st_mtime_ns, *limits)
 
     def check(self) -> None:
         """Compile an empty module, so that a wrong target or flag is reported before all other work.
@@ -348,7 +338,7 @@ class Compiler:
         read = self.flag_files
         try:
             done = process.run(
-                [self._iree_compile, "-", *flags, *self.target.flags, *self.flags, "-o", os.fspath(out)],
+                [self.tool, "-", *flags, *self.target.flags, *self.flags, "-o", os.fspath(out)],
                 timeout_s=self.timeout_s,
                 stdin=source,
                 memory_bytes=self.memory_bytes,
@@ -394,6 +384,18 @@ def _refuse_changed(files: Sequence[FlagFile]) -> None:
         raise InputError(
             f"{', '.join(changed)}, which --iree-compile-flag names, changed while this run was at work: start it again"
         )
+
+
+def installation_of(compiler: Compiler) -> tuple[str | int | float | None, ...]:
+    """Return everything that determines whether `Compiler.check` passes: the identity, the program and the limits.
+
+    Raises:
+        InputError: a file that a flag names cannot be read.
+        OSError: there is no such program.
+    """
+    found = Path(compiler.tool).stat()
+    limits = compiler.timeout_s, compiler.memory_bytes
+    return (*compiler.identity, compiler.tool, found.st_size, found.st_mtime_ns, *limits)
 
 
 def first_error(error: CommandFailed) -> str:

@@ -22,7 +22,6 @@ from pytest_shark_tune.guard.speed import AcceptanceCriteria, run_sequential_tes
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
-from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.tuning.session import Session
 
@@ -104,7 +103,8 @@ class EntryEvaluator:
         if not entry.is_local:
             raise CheckSkipped(f"recorded on {entry.device}, this is {self._session.settings.device_name}")
         if entry.form is not None:
-            timed = partial(self._form_fast, guarded, entry, entry.form, alpha)
+            criteria = msgspec.structs.replace(self.criteria(entry, alpha), record=record_of_form(entry.form))
+            timed = partial(self._form_fast, guarded, entry, criteria)
         else:
             timed = partial(self._fast, entry, artifact, alpha)
         return self._beside_calibration(timed)
@@ -179,14 +179,13 @@ class EntryEvaluator:
         if not entry.tasks and entry.form is None and not entry.needs_no_spec:
             raise CheckSkipped("it applies to ops before the compiler rewrites them, and runs only as part of a model")
 
-    def _form_fast(self, guarded: GuardPlan, entry: GuardEntry, form: FormRecord, alpha: float) -> Verdict:
+    def _form_fast(self, guarded: GuardPlan, entry: GuardEntry, criteria: AcceptanceCriteria) -> Verdict:
         """Measure the speed of a model in its form.
 
         Raises:
             CheckFailed: the model does not compile.
             CheckSkipped: no function can be run, or the run fails.
         """
-        criteria = msgspec.structs.replace(self.criteria(entry, alpha), record=record_of_form(form))
         try:
             play = self._forms.timer(guarded, entry)
             return run_sequential_test(entry.name, lambda _: play(), criteria)

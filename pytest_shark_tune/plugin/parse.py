@@ -104,7 +104,7 @@ def parse_target(text: str) -> Target:
     Raises:
         pytest.UsageError: the target is unknown or incomplete.
     """
-    from pytest_shark_tune.device.architecture import resolve_target  # It loads what asks devices.
+    from pytest_shark_tune.device.driver.architecture import resolve_target  # It loads what asks devices.
 
     try:
         return resolve_target(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.compiler import Compiler, installation_of
 from pytest_shark_tune.device.discovery import FoundDevices, devices_for
 from pytest_shark_tune.device.lease import signature, who_holds
 from pytest_shark_tune.errors import CommandFailed, InputError
@@ -105,7 +105,7 @@ def check_compiler(options: TuneOptions, compiler: Compiler) -> None:
     """
     key = ""
     with suppress(InputError, OSError):  # The cache, and the files that flags name, are checked by others.
-        key = content_key("compiler", compiler.installed) if options.cache.is_dir() else ""
+        key = content_key("compiler", installation_of(compiler)) if options.cache.is_dir() else ""
         passed = Cache(options.cache).get("checks", key, bool) if key else None
         if passed:
             return

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -18,7 +18,6 @@ import msgspec
 from pytest_shark_tune.compiler.artifact import Artifact
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.compiler.configure import ARTIFACT_VERSION, ConfigureFailed, configure_with, why_not_applied
-from pytest_shark_tune.compiler.disturbance import with_disturbed_sums
 from pytest_shark_tune.compiler.machine_code import CodePair, RecordedCode, machine_code
 from pytest_shark_tune.device.lease import DeviceLeases
 from pytest_shark_tune.dispatch.types import BenchmarkModule, Dispatch
@@ -281,18 +280,6 @@ class Builder:
         self._before_loading(out)
         self._cache.put("models", key, file_digest(out))
         return out
-
-    def disturbed_model(self, text: str, symbols: Collection[str] | None, flags: Sequence[str] = ()) -> Path | None:
-        """Compile a whole model like `model`, with the sums of some executables disturbed.
-
-        Returns:
-            The compiled model; ``None`` if it does not compile.
-        """
-        try:
-            return self.model(with_disturbed_sums(text, symbols), flags)
-        except (CandidateFailed, CommandFailed) as error:
-            _logger.info("the model with disturbed sums does not compile: %s", error)
-            return None
 
     def _compile(self, candidate: Candidate, text: str, flags: Sequence[str], out: Path) -> tuple[Artifact, bool]:
         """Compile, and return the artifact and whether the compiler was stopped, as it is when this process closes."""

@@ -66,14 +66,14 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (4, "396e305014d418e7"),
-    "plan/make.py PLAN_VERSION": (3, "ef0dde807761b43a"),
-    "tuning/model/profile.py PROFILE_VERSION": (2, "25a55421f8972cb2"),
-    "tuning/database.py DATABASE_VERSION": (4, "bf692957b047d6b0"),
+    "guard/plan.py GUARD_VERSION": (4, "45a67f3784ac16d9"),
+    "plan/make.py PLAN_VERSION": (4, "013680c1e854bb78"),
+    "tuning/model/profile.py PROFILE_VERSION": (3, "25a55421f8972cb2"),
+    "tuning/database.py DATABASE_VERSION": (4, "0768281a2016607c"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),
     "measurement/correctness.py CHECK_VERSION": (3, "a2e9c67045104cea"),
-    "dispatch/extraction.py EXTRACTION_VERSION": (3, "b6892664110b7bdf"),
+    "dispatch/extraction.py EXTRACTION_VERSION": (4, "b6892664110b7bdf"),
     "measurement/timing.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
     "search/facts.py FACTS_VERSION": (1, "a0d6d16a02b2bab4"),
     "search_space/constraints.py VERSION": (1, "8733043662f4cdf4"),

@@ -11,7 +11,7 @@ from pytest_shark_tune.commands.options import Command, json_option
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.device.architecture import GPU_DRIVERS, architecture_of, describe_driver_error
+from pytest_shark_tune.device.driver.architecture import GPU_DRIVERS, architecture_of, describe_driver_error
 from pytest_shark_tune.device.identity import available_drivers, cpu_name, list_devices, runtime_version
 from pytest_shark_tune.errors import CommandFailed, DeviceChildDied, DeviceRequestFailed, InputError
 from pytest_shark_tune.system.machine import driver_version, processors

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pytest_shark_tune.commands.options import Command
-from pytest_shark_tune.device.architecture import resolve_target
+from pytest_shark_tune.device.driver.architecture import resolve_target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import MODEL_SUFFIXES
 

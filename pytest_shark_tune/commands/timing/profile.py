@@ -12,8 +12,8 @@ from pytest_shark_tune.commands import options
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import MODEL_TIMEOUT_S, Compiler
-from pytest_shark_tune.device.architecture import resolve_target
 from pytest_shark_tune.device.discovery import devices_for
+from pytest_shark_tune.device.driver.architecture import resolve_target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.source import ModelInput

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_shark_tune.plugin import reporting
+from pytest_shark_tune.plugin.guard.cache import clear_cache, cut_cache
 from pytest_shark_tune.plugin.guard.options import GuardOptions
 from pytest_shark_tune.plugin.guard.unguarded import unguarded_lines
 from pytest_shark_tune.plugin.interrupts import Interrupts
-from pytest_shark_tune.plugin.options import ReportOptions, TuneOptions, is_dry, target_name
-from pytest_shark_tune.plugin.parse import naming
+from pytest_shark_tune.plugin.options import ReportOptions, is_dry, target_name
 from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
 from pytest_shark_tune.plugin.xdist.messages import display_of, message_of, property_of
 
@@ -76,11 +76,7 @@ class GuardReporter:
         Raises:
             pytest.UsageError: an option cannot be met; the message names it.
         """
-        if self._config.getoption("tune_cache_clear"):
-            from pytest_shark_tune.system.cache import Cache
-
-            with reporting.escaping_errors(), naming("--tune-cache"):
-                Cache(TuneOptions.from_pytest_config(self._config).cache).clear()
+        clear_cache(self._config)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Store the error of a file that cannot be collected, if it may be one to guard."""
@@ -208,16 +204,12 @@ class GuardReporter:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the counts and the notable results and, on GitHub, annotations beside the code."""
         if self._results or self._failures:
-            from pytest_shark_tune.report.against_text import against_lines
-            from pytest_shark_tune.report.guard_text import github_lines, terminal_lines
-            from pytest_shark_tune.report.tables import wrapped
+            from pytest_shark_tune.report.guard_terminal import guard_lines
+            from pytest_shark_tune.report.guard_text import github_lines
 
             reporting.section(terminalreporter, "shark-tune guard")
             columns = max(terminalreporter._tw.fullwidth, 80)
-            for line in terminal_lines(self._results.values(), self._shown_failures):
-                for part in [line] if line.startswith("spec: ") else wrapped(line, columns) or [""]:
-                    reporting.write_line(terminalreporter, part)
-            for line in against_lines(self._results.values()):
+            for line in guard_lines(self._results.values(), self._shown_failures, columns):
                 reporting.write_line(terminalreporter, line)
             for line in self._history.lines() if self._history is not None else ():
                 reporting.write_line(terminalreporter, line)
@@ -236,10 +228,7 @@ class GuardReporter:
         if self._run_directory is not None:
             self._run_directory.remove()
         if self._results:
-            from pytest_shark_tune.system.cache import Cache
-
-            options = TuneOptions.from_pytest_config(self._config)
-            Cache(options.cache).evict(options.cache_bytes)
+            cut_cache(self._config)
 
 
 _UNALARMED = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_shark_tune.device.architecture import unused_gpu
+from pytest_shark_tune.device.driver.architecture import unused_gpu
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.report.remaining import Event
 from pytest_shark_tune.report.tables import wrapped

@@ -19,6 +19,7 @@ from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.compile_step import command_failure
+from pytest_shark_tune.tuning.model.disturbed import disturbed_model
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from pytest_shark_tune.tuning.runner import RoundResult
 
@@ -66,7 +67,7 @@ class ModelFinal:
             model_tolerance(source, name, plan.tasks, symbols),
             source.files,
             source.parameter_arguments,
-            partial(self.builder.disturbed_model, default, symbols, source.form.flags),
+            partial(disturbed_model, self.builder, default, symbols, source.form.flags),
         )
         vmfb = self.builder.model(default, source.form.flags)
         played = compare_apart(partial(self.models.compare, function, vmfb), paths)

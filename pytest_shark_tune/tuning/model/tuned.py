@@ -17,6 +17,7 @@ from pytest_shark_tune.records.draft import Draft
 from pytest_shark_tune.spec.apply import Application
 from pytest_shark_tune.system.steps import Stage, Step
 from pytest_shark_tune.tuning.builder import Builder
+from pytest_shark_tune.tuning.model.disturbed import disturbed_model
 from pytest_shark_tune.tuning.model.profile import arguments, by_symbol
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 
@@ -202,7 +203,7 @@ class TunedModel:
         """The default with its sums disturbed."""
         self.report(Step(f"asking how {self.source.name} answers to rounding errors", Stage.MODELS))
         changed = [symbol for symbols in self.everything.values() for symbol in symbols]
-        return self.builder.disturbed_model(strip(self.application.sources), changed, self.source.form.flags)
+        return disturbed_model(self.builder, strip(self.application.sources), changed, self.source.form.flags)
 
     def _without(self, names: Sequence[str]) -> Path:
         self.report(Step(f"trying the whole of {self.source.name} without {', '.join(names)}", Stage.MODELS))

@@ -17,6 +17,7 @@ from pytest_shark_tune.system.cache import content_key
 from pytest_shark_tune.system.steps import Stage, Step
 from pytest_shark_tune.tuning.acceptance import model_tolerance
 from pytest_shark_tune.tuning.builder import Builder
+from pytest_shark_tune.tuning.model.disturbed import disturbed_model
 from pytest_shark_tune.tuning.model.runner import ModelFunction
 
 Tensors: TypeAlias = Sequence[TensorData]
@@ -109,7 +110,7 @@ def default_form(
     @cache
     def disturbed() -> Path | None:
         report(Step(f"asking how {model.name} answers to rounding errors", Stage.EXTRACT))
-        return untuned.builder.disturbed_model(untuned.sources(model), None)
+        return disturbed_model(untuned.builder, untuned.sources(model), None)
 
     tolerance = model_tolerance(like, name, tasks, [model.name])
     expected, vmfb = untuned.expected(model), untuned.vmfb(model)

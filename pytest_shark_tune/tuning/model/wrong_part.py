@@ -20,6 +20,7 @@ from pytest_shark_tune.measurement.correctness import Check
 from pytest_shark_tune.plan.forms import form_source
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.records.types import State
+from pytest_shark_tune.tuning.model.disturbed import disturbed_model
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from pytest_shark_tune.tuning.model.whole import UntunedModels
 
@@ -132,7 +133,7 @@ class _Search:
 
         @cache
         def disturbed() -> Path | None:
-            return self.untuned.builder.disturbed_model(self.untuned.sources(part), None)
+            return disturbed_model(self.untuned.builder, self.untuned.sources(part), None)
 
         function = ModelFunction(
             self.function.name, inputs[self.function.name], self.function.tolerance, disturbed=disturbed

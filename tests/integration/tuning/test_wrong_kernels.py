@@ -29,6 +29,7 @@ from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.acceptance import acceptance_of, model_tolerance
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.children import DeviceChildren
+from pytest_shark_tune.tuning.model.disturbed import disturbed_model
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from tests.integration.conftest import MakeSuite
 from tests.models import suite_text
@@ -269,7 +270,7 @@ def test_a_model_of_integers_shows_what_it_makes_of_rounding_errors(
     asked: list[Path | None] = []
 
     def disturbed() -> Path | None:
-        asked.append(builder.disturbed_model(sources, symbols))
+        asked.append(disturbed_model(builder, sources, symbols))
         return asked[-1]
 
     answering = replace(function, disturbed=disturbed)

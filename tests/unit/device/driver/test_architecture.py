@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.device.architecture import (
+from pytest_shark_tune.device.driver.architecture import (
     amd_architectures,
     architecture_of,
     cuda_architecture,
