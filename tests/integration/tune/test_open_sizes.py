@@ -64,7 +64,7 @@ def test_a_candidate_is_measured_at_each_size(tuned: Outcome) -> None:
 
 
 def test_the_summary_has_a_row_for_each_size(tuned: Outcome) -> None:
-    assert [line.split()[1] for line in tuned.text.splitlines() if line.startswith(f"{NAME} 0.0=")] == SIZES
+    assert [line.split(",")[0].strip() for line in tuned.text.splitlines() if line.startswith("    0.0=")] == SIZES
     (row,) = json.loads((tuned.out / "summary.json").read_text())["dispatches"]
     assert (row["name"], row["weight"], list(row["sizes"])) == (NAME, 1, SIZES)
     if row["winner"]:
