@@ -14,7 +14,7 @@ from pytest_shark_tune.compiler.compiler import first_error
 from pytest_shark_tune.compiler.machine_code import machine_code
 from pytest_shark_tune.compiler.versions import Installation, OtherCompiler, child_environment, find_installation
 from pytest_shark_tune.device.client import DeviceChild
-from pytest_shark_tune.errors import CandidateFailed, CheckSkipped, CommandFailed
+from pytest_shark_tune.errors import CandidateFailed, CheckSkipped, CommandFailed, InputError
 from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan, RivalSubject
 from pytest_shark_tune.guard.speed import AcceptanceCriteria, decide
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
@@ -84,10 +84,12 @@ class Rivals(dict[str, "Rivalry"]):
             InputError: there is no such release, or it cannot be used here.
         """
         if release not in self:
+            try:
+                found = find_installation(release, releases)
+            except InputError as error:
+                raise InputError(f"--tune-against: {error}") from error
             compiler = session.compiler
-            self[release] = Rivalry(
-                session, OtherCompiler(find_installation(release, releases), compiler.target, compiler.flags)
-            )
+            self[release] = Rivalry(session, OtherCompiler(found, compiler.target, compiler.flags))
         return self[release]
 
     def verdict(self, guarded: GuardPlan, entry: GuardEntry, criteria: AcceptanceCriteria) -> Verdict:
