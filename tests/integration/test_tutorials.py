@@ -37,7 +37,7 @@ def commands_in(block: Block) -> Iterator[str]:
         if "pip install" in line or not line.strip():
             continue
         is_tuning = " --tune " in f"{line} "
-        yield f"{line} --tune-stop-after compile --tune-candidates 2" if is_tuning and GPU.search(line) else line
+        yield f"{line} --tune-stop-after compile --tune-trials 2" if is_tuning and GPU.search(line) else line
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def test_the_form_of_a_snapshot_is_compared_again(make_suite: MakeSuite) -> None
     for target, name in (("cuda:sm_89", "model"), ("llvm-cpu", "another")):
         other = FormRecord(model=name, form=Form(name="other", flags=kept.flags), target=target, device="", iree="")
         write_form(snapshots, other, f"old-{name}", None)
-    tuned = suite.tune("test_model.py", "--tune-candidates=2", "--tune-form=im2col")
+    tuned = suite.tune("test_model.py", "--tune-trials=2", "--tune-form=im2col")
     assert tuned.status == 0, tuned.text
     summary = json.loads((tuned.out / "summary.json").read_text())
     tried = {result["form"]["name"]: result["form"]["flags"] for result in summary["tried_forms"]}

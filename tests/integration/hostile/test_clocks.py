@@ -49,7 +49,7 @@ def test_a_clock_that_jumps_changes_nothing(
     suite = make_suite({"test_suite.py": suite_text('ops.matmul(m=64, n=64, k=64, lhs="f32")')})
     suite.cache = tmp_path / "cache"
     began_s = time.monotonic()
-    running = suite.start("--tune", workers, "--tune-candidates=500", f"--tune-time={_LIMIT_S}s")
+    running = suite.start("--tune", workers, "--tune-trials=500", f"--tune-time={_LIMIT_S}s")
     running.wait_for_records(3)
     clock.write_text(jump, encoding="utf-8")
     outcome = running.finish()
@@ -59,5 +59,5 @@ def test_a_clock_that_jumps_changes_nothing(
     assert {record["state"] for record in outcome.records} <= {"measured", "duplicate"}
     assert _LIMIT_S / 2 < seconds < 3 * _LIMIT_S
     # The next run uses the results of this one, whatever their time.
-    again = suite.start("--tune", "--tune-candidates=1", "-k", "default", out="again").finish()
+    again = suite.start("--tune", "--tune-trials=1", "-k", "default", out="again").finish()
     assert again.status == 0, again.text

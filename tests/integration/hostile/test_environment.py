@@ -29,7 +29,7 @@ _CASES = {
     "COLUMNS=none": ("0", 0, ""),
 }
 """By variable and kind of value: the value, the exit status, and a line of the output."""
-_COMMAND = ("-m", "pytest", "-p", "no:cacheprovider", "-p", "quick_rounds", "--tune", "--tune-candidates=1")
+_COMMAND = ("-m", "pytest", "-p", "no:cacheprovider", "-p", "quick_rounds", "--tune", "--tune-trials=1")
 
 
 @pytest.mark.slow

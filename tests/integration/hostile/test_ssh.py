@@ -41,7 +41,7 @@ def suite(make_suite: MakeSuite, tmp_path: Path) -> Suite:
 
 
 def _options(host: Host, candidates: int, **workers: str) -> list[str]:
-    return [*host.workers(**workers), "-o", "testpaths=suite", f"--tune-candidates={candidates}"]  # type: ignore[arg-type]
+    return [*host.workers(**workers), "-o", "testpaths=suite", f"--tune-trials={candidates}"]  # type: ignore[arg-type]
 
 
 def test_workers_on_another_host_tune(suite: Suite, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_host_that_cannot_take_part_is_told(suite: Suite, tmp_path: Path, faul
 
 def test_a_bundle_is_measured_on_a_host_without_a_compiler(suite: Suite, tmp_path: Path) -> None:
     (suite.directory / "suite" / "conftest.py").unlink()  # A bundle holds no measurement of a suite's own.
-    packed = suite.tune("suite", "--tune-stop-after=compile", "--tune-candidates=2", out="packed")
+    packed = suite.tune("suite", "--tune-stop-after=compile", "--tune-trials=2", out="packed")
     assert packed.status == 0, packed.text
     host = Host(tmp_path / "host", suite.directory, _NO_COMPILER)
     bundle = f"--tune-bundle={packed.out / 'bundle.tar'}"

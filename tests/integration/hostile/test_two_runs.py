@@ -23,9 +23,7 @@ def test_two_runs_share_a_cache_and_a_snapshot(make_suite: MakeSuite, parts: str
     suite = make_suite({"test_suite.py": _SUITE})
     suite.cache = suite.directory / "cache"
     chosen = [["-k", f"{name} or spec"] if parts == "apart" else [] for name in _OPS.values()]
-    runs = [
-        suite.start("--tune", "--tune-candidates=6", *words, out=out) for out, words in zip(_OPS, chosen, strict=True)
-    ]
+    runs = [suite.start("--tune", "--tune-trials=6", *words, out=out) for out, words in zip(_OPS, chosen, strict=True)]
     for outcome in [run.finish() for run in runs]:
         assert outcome.status == 0, outcome.text
         assert outcome.summary["run"]["complete"] is True

@@ -41,7 +41,7 @@ def task(text: str, buffer_bytes: int = 1) -> Any:
 
 @pytest.fixture
 def defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreparedDefaults:
-    monkeypatch.setattr(prepared, "check_result", lambda *_: None)
+    monkeypatch.setattr(prepared, "check_result", lambda *_, bitwise: None)
     builder: Any = SimpleNamespace(
         comparers=SimpleNamespace(path=lambda module: None),
         key=lambda module, candidate: module.text,
