@@ -12,6 +12,7 @@ import pytest
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plugin.option_table import OPTIONS
 from pytest_shark_tune.plugin.options import TuneOptions, named_paths
+from pytest_shark_tune.records.form_files import record_path
 from pytest_shark_tune.results.summary import Summary
 
 __all__ = ["next_steps"]
@@ -40,13 +41,18 @@ def next_steps(
         snapshots: the snapshots of the suites that exist.
     """
     base = config.invocation_params.dir
-    if not summary.improved:
+    forms = {record.model: record for record in summary.forms}
+    if not summary.improved and all(record.form.is_default for record in forms.values()):
         if more := _more(options, summary):
             yield "to try more", shlex.join(["pytest", *named_paths(config), "--tune", *_common(config), more])
         return
     model = next((source for source in sources if source.is_model and source.path), None)
-    if model is not None and spec.exists():
-        yield "to use it", shlex.join(_compile(config, model, os.path.relpath(spec, base)))
+    if model is not None and (record := forms.get(model.model_name)) is not None:
+        path = record_path(spec.parent, record.model, record.target)
+        yield "to use it", shlex.join(_compile(config, model, "--form", os.path.relpath(path, base)))
+    elif model is not None and spec.exists():
+        given = _given(config, ("tune_target", "tune_input_shape", "tune_dim", "iree_compile_flag"))
+        yield "to use it", shlex.join(_compile(config, model, "--spec", os.path.relpath(spec, base), *given))
     if snapshots:
         added = sorted({os.path.relpath(path.parent, base) for path in snapshots})
         yield "to keep it", shlex.join(["git", "add", *added])
@@ -62,11 +68,10 @@ def _more(options: TuneOptions, summary: Summary) -> str:
     return f"--tune-trials={options.candidates * _MORE}"
 
 
-def _compile(config: pytest.Config, model: Source, spec: str) -> list[str]:
+def _compile(config: pytest.Config, model: Source, *words: str) -> list[str]:
     path = Path(model.path)
     named = os.path.relpath(path, config.invocation_params.dir)
-    given = _given(config, ("tune_target", "tune_input_shape", "tune_dim", "iree_compile_flag"))
-    return ["shark-tune", "compile", named, "--spec", spec, *given, "-o", f"{path.stem}.vmfb"]
+    return ["shark-tune", "compile", named, *words, "-o", f"{path.stem}.vmfb"]
 
 
 def _common(config: pytest.Config) -> list[str]:

@@ -33,6 +33,7 @@ def tuned(suite: Suite) -> Outcome:
     return suite.tune("model.mlir", "-v", "--tune-trials=4", *(f"--tune-form={form}" for form in forms))
 
 
+@pytest.mark.slow
 def test_each_form_is_a_test(tuned: Outcome) -> None:
     assert tuned.status == 0, tuned.text
     tuned.lines.fnmatch_lines_random(
@@ -73,6 +74,7 @@ def test_the_form_of_a_snapshot_is_compared_again(make_suite: MakeSuite) -> None
     assert "other" not in tried
 
 
+@pytest.mark.slow
 def test_the_response_file_compiles_the_model(tuned: Outcome, suite: Suite, tmp_path: Path) -> None:
     (record,) = [read_form(path) for path in tuned.out.glob("*.form.json")]
     path = response_path(record_path(tuned.out, "model", "llvm-cpu"))
@@ -85,6 +87,7 @@ def test_the_response_file_compiles_the_model(tuned: Outcome, suite: Suite, tmp_
     assert out.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_form_is_guarded_like_an_entry(tuned: Outcome, suite: Suite) -> None:
     spec = tuned.out / "spec.mlir"
     if not spec.exists():

@@ -75,7 +75,8 @@ def test_a_profile_runs_the_model_with_its_parameters(suite: Suite) -> None:
     assert f"--tune-parameters mode={path}: no model of the run takes parameters of scope 'mode'" in refused.output
 
 
-@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
 def test_a_model_is_tuned_and_judged_whole_with_its_parameters(suite: Suite, workers: str) -> None:
     chosen = ("--tune-trials=1", "--tune-form=O3", "-v")
     outcome = suite.tune(workers, "net.mlir", GIVEN, *chosen, out=f"tuned{workers}")

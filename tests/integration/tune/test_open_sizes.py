@@ -49,6 +49,7 @@ def tuned(suite: Suite) -> Outcome:
     return suite.tune("model.mlir", DIMS, POOR_DEFAULT, "--tune-trials=6", "-v", out="tuned")
 
 
+@pytest.mark.slow
 def test_a_candidate_is_measured_at_each_size(tuned: Outcome) -> None:
     assert tuned.status == 0, tuned.text
     measured = [record for record in tuned.records if record["state"] == "measured"]
@@ -63,6 +64,7 @@ def test_a_candidate_is_measured_at_each_size(tuned: Outcome) -> None:
         assert record["ratio"] == pytest.approx(worst["ratio"] if is_slower else mean, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_summary_has_a_row_for_each_size(tuned: Outcome) -> None:
     assert [line.split(",")[0].strip() for line in tuned.text.splitlines() if line.startswith("    0.0=")] == SIZES
     (row,) = json.loads((tuned.out / "summary.json").read_text())["dispatches"]
@@ -71,6 +73,7 @@ def test_the_summary_has_a_row_for_each_size(tuned: Outcome) -> None:
         assert min(size["ratio"] for size in row["sizes"].values()) >= 0.98
 
 
+@pytest.mark.slow
 def test_the_entry_applies_in_a_plain_compile_of_the_open_model(tuned: Outcome, suite: Suite) -> None:
     spec = tuned.out / "spec.mlir"
     if not spec.exists():
@@ -86,6 +89,7 @@ def test_the_entry_applies_in_a_plain_compile_of_the_open_model(tuned: Outcome, 
     assert "tensor<?x256xf32>" in configured
 
 
+@pytest.mark.slow
 def test_an_entry_for_open_sizes_is_guarded(tuned: Outcome, suite: Suite) -> None:
     if not (tuned.out / "spec.mlir").exists():
         pytest.skip("nothing won on this machine")

@@ -90,6 +90,7 @@ def test_a_run_writes_what_it_came_to(
     ]
 
 
+@pytest.mark.slow
 def test_a_model_has_a_waterfall_and_the_limits_of_the_device(make_suite: MakeSuite) -> None:
     suite = make_suite({"model.mlir": MODEL})
     suite.habits = ("--tune-fresh", "--tune-strategy=exhaustive", "--tune-coverage=0.99")

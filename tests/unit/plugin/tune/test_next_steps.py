@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plugin.option_table import OPTIONS
 from pytest_shark_tune.plugin.tune.next_steps import next_steps
+from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.results.summary import Summary
 
 RUN = Path(__file__).parents[3] / "golden" / "runs" / "one_dispatch"
@@ -49,6 +51,18 @@ def test_a_winner_is_used_kept_and_guarded(tmp_path: Path, won: Summary) -> None
         ("to keep it", "git add suite/__specs__"),
         ("to guard it", f"pytest suite {shared}"),
     ]
+
+
+def test_a_model_is_compiled_in_the_form_that_won(tmp_path: Path, won: Summary) -> None:
+    model = Source(name="net", text="", is_benchmark=False, path=str(tmp_path / "net.onnx"))
+    form = Form(name="mine", flags=("--iree-opt-level=O3",))
+    record = FormRecord(model="net", form=form, target="llvm-cpu", device="", iree="")
+    rows = tuple(msgspec.structs.replace(row, winner=None) for row in won.dispatches)
+    alone = msgspec.structs.replace(won, dispatches=rows, forms=(record,))
+    command = "shark-tune compile net.onnx --form .tune/net-llvm-cpu.form.json -o net.vmfb"
+    assert steps(tmp_path, alone, [model])[0] == ("to use it", command)
+    no_form = msgspec.structs.replace(record, form=DEFAULT_FORM)
+    assert steps(tmp_path, msgspec.structs.replace(alone, forms=(no_form,)), [model])[0][0] == "to try more"
 
 
 @pytest.mark.parametrize(("time_s", "more"), [(None, "--tune-trials=240"), (90.0, "--tune-time=360s")])
