@@ -38,8 +38,8 @@ class Comparers:
         pool: Executor,
         loaded_ahead: Callable[[Path], None] = lambda path: None,
     ) -> None:
-        limits = {"timeout_s": compiler.timeout_s, "memory_bytes": compiler.memory_bytes}
-        self._compiler = Compiler(compiler.target, tool=compiler.tool, **limits)
+        timeout_s, memory_bytes = compiler.timeout_s, compiler.memory_bytes
+        self._compiler = Compiler(compiler.target, timeout_s=timeout_s, memory_bytes=memory_bytes, tool=compiler.tool)
         self._cache = cache
         self._pool = pool
         self._loaded_ahead = loaded_ahead
