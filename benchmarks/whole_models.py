@@ -193,7 +193,9 @@ class _Model:
         leases = DeviceLeases((self.uri,))
         builder = Builder(self.compiler, Cache(self.directory / "cache"), leases, jobs=2, report=click.echo)
         try:
-            default = builder.model(self.sources)
+            default = self._built(builder, "the default", lambda text: text, tally)
+            if default is None:
+                return
             rights = self._rights(builder, tally)
             noise = self._largest(default, rights)
             for number, path in enumerate(rights):
