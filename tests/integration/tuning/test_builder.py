@@ -137,7 +137,8 @@ def finish(workers: Sequence[subprocess.Popen[str]]) -> list[list[str]]:
 
 
 def compilations(directory: Path) -> int:
-    return len((directory / "log").read_text().splitlines())
+    log = directory / "log"
+    return len(log.read_text().splitlines()) if log.exists() else 0
 
 
 def litter(directory: Path) -> list[str]:
@@ -202,12 +203,14 @@ def test_who_waits_for_a_worker_that_is_killed_takes_over(
         waiting = start(tmp_path, plan, target, counting(tmp_path), 0, 1 + COUNT)
         report(waiting)
         time.sleep(0.5)
-        assert not (tmp_path / "log").exists(), "it waits for what is being compiled"
+        # On a GPU, the module that compares results is compiled meanwhile.
+        assert compilations(tmp_path) <= (target != CPU), "it waits for what is being compiled"
         killed.kill()
         killed.communicate()
         assert finish([waiting]) == [["default compiled"]]
     finally:
         killed.kill()
+        killed.communicate()
         for pid in compiling.read_text().split():
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)

@@ -149,7 +149,7 @@ def test_a_target_is_read() -> None:
     assert parse.parse_target("hip:gfx942") == Target("hip", "gfx942")
 
 
-@pytest.mark.parametrize("text", ["", "gpu", "LLVM-CPU", "cuda", "cuda:", "hip", "vulkan", "llvm-cpu:", ":sm_89"])
+@pytest.mark.parametrize("text", ["", "gpu", "LLVM-CPU", "cuda:", "llvm-cpu:", ":sm_89"])
 def test_a_bad_target_is_refused_by_name(text: str) -> None:
     with pytest.raises(pytest.UsageError) as caught:
         parse.parse_target(text)
