@@ -73,6 +73,18 @@ class CandidateTable(msgspec.Struct, frozen=True):
         layout, row = self._place(index)
         return self._made(self.ids[index], layout, [_column(column)[row] for column in layout.columns])
 
+    def index(self, candidate: object) -> int:
+        """Return the position of a candidate.
+
+        Raises:
+            ValueError: it is not in the table.
+        """
+        if isinstance(candidate, Candidate) and candidate.id in self.ids:
+            position = self.ids.index(candidate.id)
+            if self[position] == candidate:
+                return position
+        raise ValueError(f"{candidate!r} is not in the table")
+
     def __iter__(self) -> Iterator[Candidate]:
         """Make the candidates, one after the other."""
         for identity, (layout, numbers) in zip(self.ids, self._rows(), strict=True):

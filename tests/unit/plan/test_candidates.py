@@ -36,8 +36,11 @@ def test_a_table_gives_back_its_candidates() -> None:
         assert found[1:3] == UNEQUAL[1:3]
         assert [row.knobs for row in knob_rows(found)] == [each.knobs for each in UNEQUAL]
         assert [found.pipeline(index) for index in range(len(found))] == ["P"] * len(UNEQUAL)
+        assert [found.index(each) for each in UNEQUAL] == list(range(len(UNEQUAL)))
     with pytest.raises(IndexError):
         table[len(UNEQUAL)]
+    with pytest.raises(ValueError, match="is not in the table"):
+        table.index(msgspec.structs.replace(UNEQUAL[0], config="another"))
     assert [each.dispatch for each in table.renamed("two")] == ["two"] * len(UNEQUAL)
     assert tuple(packed("one", ())) == ()
 
