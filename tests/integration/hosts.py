@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -57,7 +58,7 @@ exec {sshd} -D -e -f {config}
 _SERVER = """
 ListenAddress 127.0.0.1
 Port {port}
-HostKey {directory}/host-key
+HostKey "{directory}/host-key"
 AuthorizedKeysFile {root}/key.pub
 PidFile none
 StrictModes no
@@ -68,9 +69,9 @@ _CLIENT = """
 Host {name}
   HostName 127.0.0.1
   Port {port}
-  IdentityFile {directory}/key
+  IdentityFile "{directory}/key"
   IdentitiesOnly yes
-  UserKnownHostsFile {directory}/known-hosts
+  UserKnownHostsFile "{directory}/known-hosts"
   StrictHostKeyChecking no
   LogLevel ERROR
   ServerAliveInterval 1
@@ -143,20 +144,20 @@ class Host:
     def _script(self) -> str:
         return _START.format(
             root=_ROOT,
-            directory=self.directory,
-            python=sys.base_prefix,
-            packages=sysconfig.get_path("purelib"),
-            project=_PROJECT,
-            checkout=self.checkout,
+            directory=_quoted(self.directory),
+            python=_quoted(sys.base_prefix),
+            packages=_quoted(sysconfig.get_path("purelib")),
+            project=_quoted(_PROJECT),
+            checkout=_quoted(self.checkout),
             lacking=" ".join(f"site/{name}" for name in self.lacks) or "none",
             user=USER,
             path=f"{_ROOT}/project:{_ROOT}/site:{_ROOT}/project/{PLUGINS.relative_to(_PROJECT)}",
             executable=f"python{sys.version_info.major}.{sys.version_info.minor}",
-            passwd=self.directory / "passwd",
+            passwd=_quoted(self.directory / "passwd"),
             name=NAME,
-            hidden="\n".join(f"mount -t tmpfs -o mode=777 tmpfs {hidden}" for hidden in self.hides),
+            hidden="\n".join(f"mount -t tmpfs -o mode=777 tmpfs {_quoted(hidden)}" for hidden in self.hides),
             sshd=_SSHD,
-            config=self.directory / "sshd_config",
+            config=_quoted(self.directory / "sshd_config"),
         )
 
     def workers(self, count: int = 2, user: str = "root") -> list[str]:
@@ -182,3 +183,8 @@ def _accounts() -> str:
     return "".join(
         f"{line.rpartition(':')[0]}:/bin/sh\n" if line.startswith(f"{USER}:") else f"{line}\n" for line in lines
     )
+
+
+def _quoted(path: str | os.PathLike[str]) -> str:
+    """A path for a shell: checkouts and environments may lie in directories with a blank."""
+    return shlex.quote(os.fspath(path))
