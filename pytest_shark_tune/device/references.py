@@ -120,10 +120,7 @@ class References:
                 for trial in range(acceptance.data.rounds):
                     data = InputData(reference.seed, trial=trial, exact=acceptance.data)
                     kept = self._kept_on(reference, data)
-                    loaded.execute(data)
-                    bitwise = acceptance.bitwise
-                    exact = self._right_on_device(loaded, reference, kept, acceptance.exact, bitwise=bitwise)
-                    exact = exact or _compare(loaded.results(), key, reference, kept, acceptance.exact, bitwise=bitwise)
+                    exact = self._checked_on(data, key, reference, kept, acceptance.exact, bitwise=acceptance.bitwise)
                     if not exact.ok:
                         check = exact
                         break
@@ -142,13 +139,9 @@ class References:
             kept = self._kept_on(reference, data)
             if reference.unconfirmed is None:
                 reference.unconfirmed = self._loaded[reference.key].unconfirmed(kept)
-            loaded, finite_only, bitwise = self._loaded[key], reference.unconfirmed, acceptance.bitwise
-            loaded.execute(data)
-            right = self._right_on_device(
-                loaded, reference, kept, acceptance.tolerance, finite_only=finite_only, bitwise=bitwise
-            )
-            return right or _compare(
-                loaded.results(), key, reference, kept, acceptance.tolerance, finite_only=finite_only, bitwise=bitwise
+            finite_only, bitwise = reference.unconfirmed, acceptance.bitwise
+            return self._checked_on(
+                data, key, reference, kept, acceptance.tolerance, finite_only=finite_only, bitwise=bitwise
             )
         finally:
             self._restore(key, reference)
@@ -163,6 +156,25 @@ class References:
         known = self._responses_of(reference) or (None,) * len(found)
         reference.responses = tuple(map(_larger, known, found))
         reference.staged = {key: staged for key, staged in reference.staged.items() if not key[2]}
+
+    def _checked_on(
+        self,
+        data: InputData,
+        key: str,
+        reference: _Reference,
+        kept: ReferenceResult,
+        tolerance: correctness.Tolerance,
+        *,
+        finite_only: _FiniteOnly = (),
+        bitwise: bool = False,
+    ) -> correctness.Check:
+        """Run ``key`` on some data and compare its outputs, on the device if that shows that they are right."""
+        loaded = self._loaded[key]
+        loaded.execute(data)
+        right = self._right_on_device(loaded, reference, kept, tolerance, finite_only=finite_only, bitwise=bitwise)
+        return right or _compare(
+            loaded.results(), key, reference, kept, tolerance, finite_only=finite_only, bitwise=bitwise
+        )
 
     def _right_on_device(
         self,

@@ -13,6 +13,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.mlir_attention import fuse_attention
 from pytest_shark_tune.forms.mlir_products import fuse_products
 from pytest_shark_tune.forms.onnx_in_mlir import erase_unused
+from pytest_shark_tune.system.entry_points import describe_entry, load_entry
 
 __all__ = ["GROUP", "MLIR_REWRITES", "ModuleRewrite", "mlir_rewrite_names", "rewrite_mlir"]
 
@@ -74,17 +75,13 @@ def _foreign(entry: EntryPoint) -> ModuleRewrite:
     Raises:
         InputError: The entry point cannot be loaded.
     """
-    described = f"the entry point {entry.name} = {entry.value!r} of {GROUP}"
-    try:
-        rewrite = entry.load()
-    except Exception as error:  # Another package may raise anything while it is imported.
-        raise InputError(f"{described} cannot be loaded: {type(error).__name__}: {error}") from error
+    described, rewrite = describe_entry(entry), load_entry(entry)
 
     def checked(module: ir.Module) -> int:
         try:
             count = rewrite(module)
             module.operation.verify()
-        except Exception as error:  # As above.
+        except Exception as error:  # Another package may raise anything.
             raise InputError(f"{described} failed: {type(error).__name__}: {error}") from error
         if type(count) is not int or count < 0:
             raise InputError(f"{described} returned {count!r}, not the number of places that it changed")

@@ -11,6 +11,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.cpu import CPU_FORMS
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.forms.gpu import GPU_FORMS
+from pytest_shark_tune.system.entry_points import describe_entry, load_entry
 
 __all__ = ["GROUP", "FormProvider", "form_providers", "forms_for"]
 
@@ -41,26 +42,21 @@ def forms_for(target: Target, entries: Sequence[EntryPoint] | None = None) -> tu
     for entry in form_providers() if entries is None else entries:
         for form in _provided_by(entry, target):
             if form.name in names:
-                raise InputError(f"{_described(entry)} gave a form {form.name!r}, and there is another of that name")
+                raise InputError(
+                    f"{describe_entry(entry)} gave a form {form.name!r}, and there is another of that name"
+                )
             names.add(form.name)
             forms.append(form)
     return tuple(forms)
 
 
 def _provided_by(entry: EntryPoint, target: Target) -> Iterator[Form]:
-    try:
-        provider = entry.load()
-    except Exception as error:  # Another package may raise anything while it is imported.
-        raise InputError(f"{_described(entry)} cannot be loaded: {type(error).__name__}: {error}") from error
+    provider = load_entry(entry)
     try:
         forms = tuple(provider(target))
-    except Exception as error:
-        raise InputError(f"{_described(entry)} failed for {target}: {type(error).__name__}: {error}") from error
+    except Exception as error:  # Another package may raise anything.
+        raise InputError(f"{describe_entry(entry)} failed for {target}: {type(error).__name__}: {error}") from error
     for form in forms:
         if not isinstance(form, Form):
-            raise InputError(f"{_described(entry)} gave {form!r} for {target}, which is no Form")
+            raise InputError(f"{describe_entry(entry)} gave {form!r} for {target}, which is no Form")
         yield form
-
-
-def _described(entry: EntryPoint) -> str:
-    return f"the entry point {entry.name} = {entry.value!r} of {GROUP}"

@@ -152,18 +152,8 @@ def matmul(
         InputError: A size is no positive integer, an element type is unknown, or the types do not fit together.
     """
     flags, types = (transpose_a, transpose_b), (lhs, rhs, acc, out)
-    if addend := _epilogue(types, bias=bias, residual=residual, activation=activation):
-        fixed = check_sizes(m=m, n=n, k=k)  # type: ignore[arg-type]  # It refuses several sizes.
-        return product_plus(
-            addend,
-            **dict(zip("mnk", fixed, strict=True)),
-            lhs=lhs,
-            rhs=rhs,
-            out=out,
-            transpose_a=transpose_a,
-            transpose_b=transpose_b,
-        )
-    return _contraction("matmul", {"m": m, "n": n, "k": k}, types, flags)
+    addend = _epilogue(types, bias=bias, residual=residual, activation=activation)
+    return _product("matmul", {"m": m, "n": n, "k": k}, types, flags, addend)
 
 
 def batch_matmul(
@@ -190,19 +180,32 @@ def batch_matmul(
         InputError: As for `matmul`.
     """
     sizes = {"batch": batch, "m": m, "n": n, "k": k}
-    types = (lhs, rhs, acc, out)
-    if addend := _epilogue(types, ("batch", "m", "n"), bias=bias, residual=residual, activation=activation):
-        fixed = check_sizes(**sizes)  # type: ignore[arg-type]  # It refuses several sizes.
-        return product_plus(
-            addend,
-            **dict(zip(sizes, fixed, strict=True)),
-            lhs=lhs,
-            rhs=rhs,
-            out=out,
-            transpose_a=transpose_a,
-            transpose_b=transpose_b,
-        )
-    return _contraction("batch_matmul", sizes, types, (transpose_a, transpose_b))
+    flags, types = (transpose_a, transpose_b), (lhs, rhs, acc, out)
+    addend = _epilogue(types, ("batch", "m", "n"), bias=bias, residual=residual, activation=activation)
+    return _product("batch_matmul", sizes, types, flags, addend)
+
+
+def _product(
+    name: str,
+    sizes: Mapping[str, Sizes],
+    types: tuple[str, str | None, str | None, str | None],
+    transposed: tuple[bool, bool],
+    addend: Addend | None,
+) -> OpSource:
+    """A product of matrices, with what follows on it in the same dispatch, if anything does."""
+    if addend is None:
+        return _contraction(name, sizes, types, transposed)
+    fixed = check_sizes(**sizes)  # type: ignore[arg-type]  # It refuses several sizes.
+    lhs, rhs, _, out = types
+    return product_plus(
+        addend,
+        **dict(zip(sizes, fixed, strict=True)),
+        lhs=lhs,
+        rhs=rhs,
+        out=out,
+        transpose_a=transposed[0],
+        transpose_b=transposed[1],
+    )
 
 
 def _epilogue(

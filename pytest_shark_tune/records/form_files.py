@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -51,8 +51,7 @@ def find_forms(spec: Path) -> tuple[FormRecord, ...]:
     Raises:
         InputError: a record cannot be read, or brings a flag or a rewrite that no file may bring.
     """
-    found = (read_form(path) for path in sorted(spec.parent.glob(f"*{_RECORD}")))
-    return tuple(record for record in found if record.spec == spec.name)
+    return tuple(record for record in _records_in(spec.parent) if record.spec == spec.name)
 
 
 def forms_of_models(directory: Path, target: str) -> dict[str, tuple[Form, ...]]:
@@ -62,11 +61,15 @@ def forms_of_models(directory: Path, target: str) -> dict[str, tuple[Form, ...]]
         InputError: a record cannot be read, or brings a flag or a rewrite that no file may bring.
     """
     found: dict[str, tuple[Form, ...]] = {}
-    for path in sorted(directory.glob(f"*{_RECORD}")):
-        record = read_form(path)
+    for record in _records_in(directory):
         if record.target == target and record.form not in found.get(record.model, ()):
             found[record.model] = (*found.get(record.model, ()), record.form)
     return found
+
+
+def _records_in(directory: Path) -> Iterator[FormRecord]:
+    """Yield the records in a directory, sorted by the name of the file."""
+    return map(read_form, sorted(directory.glob(f"*{_RECORD}")))
 
 
 def read_form(path: Path) -> FormRecord:

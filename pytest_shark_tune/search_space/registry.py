@@ -9,6 +9,7 @@ from typing import TypeAlias
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.search_space import NoSpace, SearchSpace
+from pytest_shark_tune.system.entry_points import describe_entry, load_entry
 
 __all__ = ["GROUP", "SpaceProvider", "provided_spaces", "providers"]
 
@@ -47,17 +48,13 @@ def provided_spaces(
 
 
 def _provided_by(entry: EntryPoint, root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...] | None:
-    name = f"the entry point {entry.name} = {entry.value!r} of {GROUP}"
-    try:
-        provider = entry.load()
-    except Exception as error:  # Another package may raise anything while it is imported.
-        raise InputError(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
+    name, provider = describe_entry(entry), load_entry(entry)
     try:
         given = provider(root, target)
         spaces = None if given is None else tuple(given)
     except NoSpace:
         raise
-    except Exception as error:
+    except Exception as error:  # Another package may raise anything.
         raise InputError(f"{name} failed for {root.op}: {type(error).__name__}: {error}") from error
     for space in spaces or ():
         if not isinstance(space, SearchSpace):

@@ -126,7 +126,7 @@ class _Search:
         formed = form_source(part, self.form)
         if formed is None:
             return None
-        paths = [self._compiled(source) for source in (part, formed)]
+        paths = [self.untuned.vmfb(source) for source in (part, formed)]
         inputs = function_inputs(self.untuned.builder.compiler.lower(text, to="input", name=part.name))
         if self.function.name not in inputs:
             raise InputError(f"{part.name}: a part has inputs without fixed sizes")
@@ -146,9 +146,6 @@ class _Search:
                 raise
             return _Wrong(text, ops, check.output, failure.reason)
         return None
-
-    def _compiled(self, source: Source) -> Path:
-        return self.untuned.builder.model(self.untuned.sources(source), source.form.flags)
 
 
 def _comment(form: Form, reason: str) -> str:
