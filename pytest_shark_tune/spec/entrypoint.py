@@ -8,7 +8,7 @@ has the same effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from iree.compiler import ir
@@ -63,11 +63,9 @@ def flatten(module: ir.Module, name: str) -> None:
         )
     try:
         stages = [stage for sequence in entrypoints for stage in _stages_of(sequence, name)]
-        names = _gather(module, [op for stage in stages for pair in stage for op in (pair.matcher, pair.action)])
+        names = iter(_gather(module, [op for stage in stages for pair in stage for op in (pair.matcher, pair.action)]))
         sequences = spec_module.named_sequences(module)
-        entries = [
-            [_entry_of(names[pair.matcher], names[pair.action], sequences) for pair in stage] for stage in stages
-        ]
+        entries = [[_entry_of(next(names), next(names), sequences) for _ in stage] for stage in stages]
         order = _merge(entries, sequences, name)
         spec_module.add_entrypoint(module, [(entry.matcher, entry.action) for entry in order])
         module.operation.verify()
@@ -144,11 +142,13 @@ def _looked_up(reference: ir.Attribute, op: ir.Operation) -> ir.Operation:
     return sequence
 
 
-def _gather(module: ir.Module, wanted: Iterable[ir.Operation]) -> dict[ir.Operation, str]:
+def _gather(module: ir.Module, wanted: Sequence[ir.Operation]) -> list[str]:
     """Leave the ``wanted`` sequences, and those that they include, in ``module``, and nothing else.
 
+    The sequences are replaced by copies. An op's hash is that of its contents, so an erased one is no key of a mapping.
+
     Returns:
-        The name of each sequence. Those of nested modules get other names where two are alike.
+        The names of the ``wanted`` ones, in order. Those of nested modules get other names where two are alike.
     """
     needed: dict[ir.Operation, None] = {}
     left = list(wanted)
@@ -167,6 +167,7 @@ def _gather(module: ir.Module, wanted: Iterable[ir.Operation]) -> dict[ir.Operat
         for op in ops_named(sequence, _INCLUDE):
             op.attributes["target"] = ir.FlatSymbolRefAttr.get(names[_looked_up(op.attributes["target"], op)])
     copies = {name: sequence.clone() for sequence, name in names.items()}
+    found = [names[sequence] for sequence in wanted]
     for op in list(module.body.operations):
         op.operation.erase()
     for name, copy in copies.items():
@@ -174,7 +175,7 @@ def _gather(module: ir.Module, wanted: Iterable[ir.Operation]) -> dict[ir.Operat
         copy.operation.attributes["sym_name"] = ir.StringAttr.get(name)
         if spec_module.ENTRYPOINT_MARK in copy.operation.attributes:
             del copy.operation.attributes[spec_module.ENTRYPOINT_MARK]
-    return names
+    return found
 
 
 def _entry_of(matcher: str, action: str, sequences: Mapping[str, ir.Operation]) -> _Entry:
