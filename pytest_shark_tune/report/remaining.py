@@ -97,7 +97,7 @@ class Remaining:
             return None
         passed_s = now_s - self._work_s
         left_s = self._stage_left_s(now_s)
-        if left_s is None:
+        if self._stage is Stage.EXTRACT or left_s is None:
             return None if work.total_s is None else max(0.0, work.total_s - passed_s)
         place = _ORDER.index(self._stage)
         if place <= _ORDER.index(Stage.SEARCH):

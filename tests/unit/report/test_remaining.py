@@ -35,6 +35,12 @@ def test_a_limit_ends_each_stage_and_the_run() -> None:
     assert replay(searched(0, 1000, 10.0, limited), 10.0) == pytest.approx(100.0)
 
 
+def test_steps_of_the_extraction_say_nothing_about_the_rest_of_a_limited_run() -> None:
+    limited = Workload(finals=0, models=0, total_s=720.0)
+    events = [Event(s=1.0, stage=Stage.EXTRACT, work=limited), Event(s=60.0, stage=Stage.EXTRACT, done=29, of=30)]
+    assert replay(events, 61.0) == pytest.approx(660.0)
+
+
 def test_the_rounds_of_finals_tell_how_long_they_take() -> None:
     events = [*searched(100, 100, 110.0, Workload(finals=4, models=0)), Event(s=110.0, stage=Stage.FINALS)]
     events.append(Event(s=140.0, stage=Stage.FINALS, done=6, of=14))
