@@ -106,9 +106,17 @@ def collect_file(path: Path, parent: pytest.Collector) -> pytest.Collector | Non
     commands = parent.config.stash.get(_COMMANDS, None)
     if commands is not None and path == commands[0]:
         return CommandsFile.from_parent(parent, path=path)
-    if path.suffix not in _MODELS or not parent.session.isinitpath(path):
+    if path.suffix not in _MODELS or not _is_named(path, parent):
         return None
     return ModelFile.from_parent(parent, path=path)
+
+
+def _is_named(path: Path, parent: pytest.Collector) -> bool:
+    """Whether the command line names a file. pytest itself forgets it beside a directory that the file is in."""
+    if parent.session.isinitpath(path):
+        return True
+    names = (named_path(parent.config, argument) for argument in parent.config.args)
+    return any(os.path.normpath(name) == str(path) for name in names)
 
 
 class ModelFile(pytest.Module):

@@ -121,6 +121,11 @@ def test_a_model_found_on_the_way_is_left_alone(suite: Suite) -> None:
     assert suite.collect(".") == ["test_nothing.py::test_nothing"]
 
 
+def test_a_model_is_collected_beside_a_directory_that_it_is_in(suite: Suite) -> None:
+    nodes = suite.collect(".", "sub directory/a model with $ in it.mlir")
+    assert {node.partition("::")[0] for node in nodes} == {"test_nothing.py", "sub directory/a model with $ in it.mlir"}
+
+
 def test_bytecode(suite: Suite) -> None:
     opt: list[str | Path] = [Path(sys.prefix, "bin", "iree-opt"), "model.mlir", "--emit-bytecode", "-o", "model.mlirbc"]
     subprocess.run(opt, cwd=suite.directory, check=True)
