@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -87,10 +88,14 @@ def print_json(value: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
-    """Print a table as wide as the terminal. The columns with a heading in ``numbers`` are aligned to the right."""
-    table = Table()
+    """Print a table as wide as the terminal.
+
+    The columns with a heading in ``numbers`` are aligned to the right and never folded.
+    """
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in headings:
-        table.add_column(heading, overflow="fold", justify="right" if heading in numbers else "left")
+        is_number = heading in numbers
+        table.add_column(heading, overflow="fold", justify="right" if is_number else "left", no_wrap=is_number)
     for row in rows:
         # A `Text` is not parsed as markup. It is escaped here, so that the table knows its width.
         table.add_row(*(Text(escaped(cell)) for cell in row))

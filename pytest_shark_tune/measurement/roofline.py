@@ -14,10 +14,10 @@ __all__ = [
     "IMPOSSIBLE",
     "SUSPICIOUS_RATIO",
     "Limits",
+    "Rates",
     "Work",
     "least_us",
-    "operand_bytes",
-    "operations_of",
+    "rates_of",
     "roofline_us",
     "why_impossible",
     "work_of",
@@ -68,6 +68,17 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """The width of the narrowest operand."""
 
 
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """The speed of a dispatch in absolute terms."""
+
+    gflops: float | None
+    """The operations a second, in 10**9; ``None`` if its operations are not known."""
+    gb_per_s: float
+    """The bytes of its operands a second, in 10**9, as if each was moved once."""
+    of_limit: float | None = None
+    """Its speed as a part of what microbenchmarks reach on the device; ``None`` if they were not measured."""
+
+
 def work_of(root: RootOp, module: BenchmarkModule) -> Work:
     """Compute the least work of a dispatch.
 
@@ -82,21 +93,37 @@ def work_of(root: RootOp, module: BenchmarkModule) -> Work:
             moved += elements * _bits(view.element) // 8
     return Work(
         bytes=moved,
-        operations=operations_of(root),
+        operations=_operations_of(root),
         bits=min([_FULL_BITS, *(_bits(tensor.element) for tensor in root.inputs[:2])]),
     )
 
 
-def operations_of(root: RootOp) -> int:
+def _operations_of(root: RootOp) -> int:
     """Count the operations of a contraction or convolution: a multiplication and an addition at every point of its
     loops. They are not known of other ops, for which this returns 0.
     """
     return 2 * math.prod(root.loops) if root.kind in ("contraction", "scaled_contraction", "convolution") else 0
 
 
-def operand_bytes(root: RootOp) -> int:
+def _operand_bytes(root: RootOp) -> int:
     """Count the bytes of the root op's operands, as if each was moved once."""
     return sum(math.prod(tensor.shape) * _bits(tensor.element) // 8 for tensor in (*root.inputs, *root.outputs))
+
+
+def rates_of(root: RootOp, us: float, least: float | None = None) -> Rates:
+    """Compute the speed of a dispatch.
+
+    Args:
+        root: Its root op, with fixed sizes.
+        us: Its time, in microseconds; more than 0.
+        least: The least time that the device's limits leave, in microseconds, if it is known.
+    """
+    operations = _operations_of(root)
+    return Rates(
+        gflops=operations / us / 1e3 if operations else None,
+        gb_per_s=_operand_bytes(root) / us / 1e3,
+        of_limit=least / us if least else None,
+    )
 
 
 def least_us(work: Work, limits: Limits, *, shares_processor: bool) -> float:

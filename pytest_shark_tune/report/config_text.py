@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_shark_tune.measurement.roofline import Rates
 from pytest_shark_tune.report.tables import INDENT, wrapped
 from pytest_shark_tune.results.summary import DispatchSummary, Summary
 
-__all__ = ["config_lines"]
+__all__ = ["config_lines", "describe_rates"]
 
 _SHOWN = 3
 """The most dispatches that are shown; those that gain most come first."""
@@ -30,6 +31,15 @@ def config_lines(summary: Summary, width: int, *, everything: bool) -> Iterator[
         yield f"{len(shown) - _SHOWN} more configs: -v shows them, as does shark-tune show SPEC"
 
 
+def describe_rates(rates: Rates) -> str:
+    """Return the speed of a dispatch in absolute terms, and how near it is to the device's limits."""
+    parts = [f"{rates.gflops:.3g} GFLOP/s"] if rates.gflops is not None else []
+    parts.append(f"{rates.gb_per_s:.3g} GB/s")
+    if rates.of_limit is not None:
+        parts.append(f"{min(rates.of_limit, 1.0):.0%} of what the device reached in microbenchmarks")
+    return ", ".join(parts)
+
+
 def _gain(row: DispatchSummary) -> float:
     """The time that a dispatch saves, in the whole if that is known."""
     saved = 1 - 1 / row.speedup if row.speedup else 0.0
@@ -43,6 +53,8 @@ def _config(row: DispatchSummary, width: int) -> Iterator[str]:
     else:
         head += " beside the default"
     yield from wrapped(head, width)
+    if row.rates is not None:
+        yield from wrapped(describe_rates(row.rates), width, indent=INDENT)
     knobs, default = row.knobs or {}, row.default_knobs
     label = max(len("default"), len(row.winner or ""))
     columns = [

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from pytest_shark_tune.report.answers import answers, warnings
 from pytest_shark_tune.report.markdown import markdown_code, markdown_text
-from pytest_shark_tune.report.times_table import best_us
 from pytest_shark_tune.results.summary import DispatchSummary, Summary
 from pytest_shark_tune.system.terminal import escaped_line
 from pytest_shark_tune.system.units import format_us
@@ -48,7 +47,7 @@ def _row(row: DispatchSummary) -> str:
         markdown_code(row.name).replace("|", "\\|"),
         str(row.weight),
         format_us(row.baseline_us),
-        format_us(best_us(row)),
+        format_us(row.fastest_us),
         f"{row.speedup:.2f}x" if row.speedup is not None else "-",
         f"{low:.2f} to {high:.2f}" if low is not None and high is not None else "-",
     )

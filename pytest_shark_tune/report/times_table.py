@@ -10,7 +10,7 @@ from pytest_shark_tune.report.tables import INDENT, named_rows, wrapped
 from pytest_shark_tune.results.summary import DispatchSummary, Summary
 from pytest_shark_tune.system.units import format_us
 
-__all__ = ["best_us", "describe_no_winner", "times_table"]
+__all__ = ["describe_no_winner", "times_table"]
 
 
 def times_table(summary: Summary, width: int) -> Iterator[str]:
@@ -24,7 +24,7 @@ def times_table(summary: Summary, width: int) -> Iterator[str]:
             *[str(row.weight)] * called,
             *["-" if row.share is None else f"{row.share:.1%}"] * profiled,
             format_us(row.baseline_us),
-            *([format_us(best_us(row))] if row.winner else []),
+            *([format_us(row.fastest_us)] if row.winner else []),
         )
         for row in rows
     ]
@@ -33,15 +33,6 @@ def times_table(summary: Summary, width: int) -> Iterator[str]:
     ]
     notes = ([line for name, size in row.sizes.items() for line in _size(row, name, size, width)] for row in rows)
     yield from named_rows([row.name for row in rows], headings, cells, notes, width, tails=tails)
-
-
-def best_us(row: DispatchSummary) -> float | None:
-    """Return the winner's time beside the default's time of the same final: that time, divided by the speedup.
-
-    The speedup is the mean over pairs of samples that were taken in turns. The median of the winner's samples alone
-    includes the drift of the machine, and would not fit it.
-    """
-    return row.baseline_us / row.speedup if row.baseline_us is not None and row.speedup else row.best_us
 
 
 def describe_no_winner(row: DispatchSummary, *, is_dropped: bool = False) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pytest_shark_tune.plan.types import KernelTask, Task
+from msgspec.structs import replace
+
+from pytest_shark_tune.measurement.roofline import rates_of
+from pytest_shark_tune.plan.types import KernelTask, Plan, Task
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.results.form_results import named_wrong_part
 from pytest_shark_tune.results.funnel import funnel_of
@@ -62,7 +65,7 @@ def _row(results: RunResults, name: str, winner: WinnerRecord | None, dropped: s
     finalists = {finalist.id for finalist in final.finalists} if final is not None and was_held else None
     funnel = funnel_of(task.ids, records, finalists, untried=untried)
     all_tried = funnel.tried == funnel.generated
-    return DispatchSummary.of(
+    row = DispatchSummary.of(
         name,
         funnel,
         records,
@@ -79,3 +82,13 @@ def _row(results: RunResults, name: str, winner: WinnerRecord | None, dropped: s
         if isinstance(task, Task)
         else (),
     )
+    us = row.fastest_us or row.baseline_us
+    if not us or not isinstance(task, Task) or row.sizes:
+        return row
+    return replace(row, rates=rates_of(task.dispatch.root, us, _least_us(results.plan_of[name], name)))
+
+
+def _least_us(plan: Plan, name: str) -> float | None:
+    """The least time of a call that the device's limits leave; ``None`` if no model with the dispatch was profiled."""
+    shares = (share for profile in plan.profiles for share in profile.shares if share.dispatch == name)
+    return next((share.least_us / share.calls for share in shares if share.least_us), None)

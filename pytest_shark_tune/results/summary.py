@@ -10,6 +10,7 @@ from types import MappingProxyType
 import msgspec
 
 from pytest_shark_tune.dispatch.types import Untunable
+from pytest_shark_tune.measurement.roofline import Rates
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.types import FormResult
 from pytest_shark_tune.records.form import FormRecord
@@ -103,6 +104,17 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The pipelines of the default and of the winner."""
     sources: tuple[str, ...] = ()
     """The sources that have the dispatch."""
+    rates: Rates | None = None
+    """The speed of the winner, or of the default without one; ``None`` for kernels and for open sizes."""
+
+    @property
+    def fastest_us(self) -> float | None:
+        """The winner's time beside the default's time of the same final: that time, divided by the speedup.
+
+        The speedup is the mean over pairs of samples that were taken in turns. The median of the winner's samples alone
+        includes the drift of the machine, and would not fit it.
+        """
+        return self.baseline_us / self.speedup if self.baseline_us is not None and self.speedup else self.best_us
 
     @classmethod
     def of(

@@ -21,7 +21,7 @@ from pytest_shark_tune.system.units import format_us
 
 __all__ = ["profile_model"]
 
-_HEADINGS = ("dispatch", "calls", "time", "share", "in all", "default pipeline", "tunable")
+_HEADINGS = ("dispatch", "calls", "time", "share", "in all", "tunable", "default pipeline")
 _OUTSIDE = "(outside of them)"
 """The row of the time of a call that is none of its dispatches'."""
 _NUMBERS = ("calls", "time", "share", "in all")
@@ -87,31 +87,44 @@ def profile_model(
     if as_json:
         print_json({**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us, "outside_us": found.outside_us})
         return
-    print_table(_HEADINGS, _profile_table(found), numbers=_NUMBERS)
+    reasons: dict[str, int] = {}
+    print_table(_HEADINGS, _profile_table(found, reasons), numbers=_NUMBERS)
+    for reason, number in reasons.items():
+        click.echo(f"({number}) {reason}")
     for line in _conclusion(found):
         click.echo(line)
 
 
-def _profile_table(found: Profile) -> Iterator[tuple[str, ...]]:
+def _profile_table(found: Profile, reasons: dict[str, int]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows, and number in ``reasons`` why dispatches cannot be tuned."""
+
+    def tunable(reason: str) -> str:
+        return f"no ({reasons.setdefault(reason, len(reasons) + 1)})" if reason else "yes"
+
     so_far = 0.0
     whole_us = (found.dispatches_us + found.outside_us) or 1.0
     for part in found.shares:
         share = part.time_us / whole_us
         so_far += share
         yield (
-            f"{part.dispatch} ({part.op})" if part.reason and part.op else part.dispatch,
+            f"{_within(part.dispatch)} ({part.op})" if part.reason and part.op else part.dispatch,
             str(part.calls),
             format_us(part.time_us),
             f"{share:.1%}",
             f"{so_far:.1%}",
+            tunable(part.reason),
             part.pipeline,
-            f"no: {part.reason}" if part.reason else "yes",
         )
     for name, reason in found.unknown.items():
-        yield name, "", "?", "?", "", "", f"no: {reason}"
+        yield _within(name), "", "?", "?", "", tunable(reason), ""
     if found.outside_us:
         share = found.outside_us / whole_us
         yield _OUTSIDE, "", format_us(found.outside_us), f"{share:.1%}", f"{so_far + share:.1%}", "", ""
+
+
+def _within(name: str) -> str:
+    """The name of an executable without that of its model: ``async_dispatch_13``."""
+    return name.rpartition("$")[2]
 
 
 def _conclusion(found: Profile) -> list[str]:

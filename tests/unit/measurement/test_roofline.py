@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_shark_tune.dispatch.types import BenchmarkModule, BufferView, RootOp, Tensor
-from pytest_shark_tune.measurement.roofline import Limits, Work, why_impossible, work_of
+from pytest_shark_tune.measurement.roofline import Limits, Rates, Work, rates_of, why_impossible, work_of
 
 M, N, K = 64, 32, 128
 LIMITS = Limits(bytes_per_s=1e12, operations_per_s=1e13, launch_us=2.0)
@@ -38,6 +38,18 @@ def test_the_work_of_a_matmul(element: str, bits: int) -> None:
     views = view(M, K, element=element), view(K, N, element=element), view(M, N, reads=False, writes=True)
     work = work_of(root("contraction", (M, N, K), lhs, rhs), module(*views))
     assert work == Work(bytes=(M * K + K * N) * bits // 8 + M * N * 4, operations=2 * M * N * K, bits=bits)
+
+
+def test_the_speed_of_a_matmul() -> None:
+    product = root("contraction", (512, 512, 512), *[Tensor((512, 512), "f32")] * 2)
+    rates = rates_of(product, us=1000.0, least=800.0)
+    assert rates.gflops == pytest.approx(2 * 512**3 / 1e6)
+    assert rates.gb_per_s == pytest.approx((2 * 512 * 512 + 1) * 4 / 1e6)
+    assert rates.of_limit == pytest.approx(0.8)
+
+
+def test_operations_that_are_not_known_have_no_speed() -> None:
+    assert rates_of(root("other", (M, N), Tensor((M, N), "f16")), us=1.0) == Rates(gflops=None, gb_per_s=4.1)
 
 
 @pytest.mark.parametrize(

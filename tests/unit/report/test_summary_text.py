@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.dispatch.types import Untunable
+from pytest_shark_tune.measurement.roofline import Rates
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.records.types import SizeRatio, SourceCheck
+from pytest_shark_tune.report.config_text import config_lines, describe_rates
 from pytest_shark_tune.report.summary_text import render
 from pytest_shark_tune.results.funnel import OTHERS, Cause, Loss
 from pytest_shark_tune.results.summary import BestFinalist, DispatchSummary, RunSummary, Summary
@@ -383,6 +385,15 @@ def test_a_config_of_another_pipeline_stands_alone(tmp_path: Path) -> None:
     won = msgspec.structs.replace(WON, knobs={"tile": 8}, pipelines=("DoubleTilingExpert", "RegisterTiling"))
     text = render(msgspec.structs.replace(SUMMARY, dispatches=(won,)), width=80, spec=tmp_path / "no", snapshots=())
     assert "3f9a1c (RegisterTiling) in place of DoubleTilingExpert\n             tile\n    3f9a1c      8\n" in text
+
+
+def test_the_best_config_has_its_speed_in_absolute_terms() -> None:
+    rates = Rates(gflops=211.4, gb_per_s=0.5, of_limit=0.957)
+    assert describe_rates(rates) == "211 GFLOP/s, 0.5 GB/s, 96% of what the device reached in microbenchmarks"
+    assert describe_rates(Rates(gflops=None, gb_per_s=12.3)) == "12.3 GB/s"
+    won = msgspec.structs.replace(WON, knobs={"tile": 8}, rates=rates)
+    summary = msgspec.structs.replace(SUMMARY, dispatches=(won,))
+    assert list(config_lines(summary, 80, everything=False))[1].strip() == describe_rates(rates)
 
 
 def test_a_gain_that_the_whole_model_does_not_show_is_unproven(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_shark_tune.dispatch.types import RootOp
-from pytest_shark_tune.measurement.roofline import operand_bytes, operations_of
+from pytest_shark_tune.measurement.roofline import rates_of
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.report.html.figure import Figure, Table, us
 from pytest_shark_tune.report.html.rows import LEFT, RIGHT, add_axis, add_heading, height_of, mark_of
@@ -76,9 +76,7 @@ def _kind(share: Share) -> str:
 
 def _row(share: Share, gain: float | None, root: RootOp | None) -> tuple[str, ...]:
     after_us = share.time_us / (gain or 1.0)
-    seconds = after_us / 1e6
-    operations = share.calls * operations_of(root) if root is not None else 0
-    moved = share.calls * operand_bytes(root) if root is not None else 0
+    rates = rates_of(root, after_us / share.calls) if root is not None and after_us else None
     return (
         share.dispatch,
         str(share.calls),
@@ -87,8 +85,8 @@ def _row(share: Share, gain: float | None, root: RootOp | None) -> tuple[str, ..
         us(after_us) if gain else "",
         us(share.least_us),
         f"{min(share.least_us / after_us, 9.99):.0%}" if share.least_us else "",
-        f"{operations / seconds / 1e9:.3g}" if operations else "",
-        f"{moved / seconds / 1e9:.3g}" if moved else "",
+        f"{rates.gflops:.3g}" if rates is not None and rates.gflops is not None else "",
+        f"{rates.gb_per_s:.3g}" if rates is not None else "",
         share.op,
         share.reason,
     )
