@@ -11,7 +11,7 @@ from pytest_shark_tune.commands.output import check_output_path, report
 from pytest_shark_tune.compiler.onnx import import_onnx
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.mlir_rewrites import mlir_rewrite_names, rewrite_mlir
-from pytest_shark_tune.forms.onnx_rewrites import REWRITES, rewrite_onnx
+from pytest_shark_tune.forms.onnx_rewrites import PREPARATIONS, REWRITES, rewrite_onnx
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.system.cleanup import scratch_directory
 
@@ -32,19 +32,22 @@ __all__ = ["rewrite_model"]
     "rewrites",
     multiple=True,
     type=click.Choice([*REWRITES, *mlir_rewrite_names(), "none"]),
-    help="A rewrite to apply; repeatable, in order (default: those of the graph); none imports MODEL as it is.",
+    help="A rewrite to apply; repeatable, in order (default: those into products); none imports MODEL as it is.",
 )
 @shape_option
 def rewrite_model(model: Path, output: Path, rewrites: tuple[str, ...], shapes: tuple[str, ...]) -> None:
     """Write convolutions of the ONNX model MODEL as matrix products where they are products.
 
-    These are convolutions with a kernel of 1 and transposed convolutions whose stride is their kernel. Other rewrites
-    change the imported module, so OUTPUT is then a .mlir file. The same model gives the same bytes every time.
+    These are convolutions with a kernel of 1 and transposed convolutions whose stride is their kernel. The rewrite
+    strided-convolutions writes those with a stride along the rows, and few channels in a group, as convolutions with
+    stride 1, which are faster once they are tuned. Other rewrites change the imported module, so OUTPUT is then a .mlir
+    file. The same model gives the same bytes every time.
     """
     check_output_path(output)
     sizes = ModelInput.parse(shapes).shapes
     of_module = [name for name in rewrites if name in mlir_rewrite_names()]
-    of_graph = [name for name in rewrites if name in REWRITES] or ([] if rewrites else list(REWRITES))
+    by_default = [] if rewrites else [name for name in REWRITES if name not in PREPARATIONS]
+    of_graph = [name for name in rewrites if name in REWRITES] or by_default
     if output.suffix != ".mlir" and (of_module or not of_graph):
         raise InputError(f"-o {output}: {', '.join(rewrites)} gives an imported module: name a .mlir file")
     with scratch_directory() as directory:

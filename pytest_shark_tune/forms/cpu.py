@@ -10,6 +10,7 @@ _PREPROCESSING = "--iree-preprocessing-pass-pipeline"
 
 CPU_FORMS = (
     Form(name="products", rewrites=("pointwise-convolutions", "upsampling-convolutions")),
+    Form(name="strides", rewrites=("strided-convolutions",)),
     Form(name="im2col", flags=("--iree-global-opt-use-im2col-for-convs",)),
     Form(
         name="channels-last",
@@ -25,7 +26,8 @@ CPU_FORMS = (
 )
 """The forms that llvm-cpu may profit from, the most promising first.
 
-A batch-1 convolution with channels first compiles to scalar code or to shuffles. The first four forms turn it into a
-matrix product, or move its channels last. Data tiling goes without ``--iree-llvmcpu-enable-ukernels``: with it, PP-OCR
-recognition was no faster, and forms with flags for the code generator share no tuned dispatch with others.
+A batch-1 convolution with channels first compiles to scalar code or to shuffles. The first five forms turn it into a
+matrix product, into one with stride 1 along the rows, or move its channels last. Data tiling goes without
+``--iree-llvmcpu-enable-ukernels``: with it, PP-OCR recognition was no faster, and forms with flags for the code
+generator share no tuned dispatch with others.
 """

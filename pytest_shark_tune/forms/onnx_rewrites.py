@@ -2,7 +2,8 @@
 
 IREE compiles a plain matrix product to code near the machine's peak. The same product written as a convolution reaches
 a third of that on a CPU: its operands arrive in another order, and a transposed convolution is computed on an image
-with zeros between its pixels.
+with zeros between its pixels. A convolution with few channels in a group is vectorized along the rows of its image, and
+a stride along them leaves it scalar.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ from pytest_shark_tune.errors import InputError
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-__all__ = ["REWRITES", "Rewritten", "rewrite_onnx"]
+__all__ = ["PREPARATIONS", "REWRITES", "Rewritten", "rewrite_onnx"]
 
 _STANDARD = ("", "ai.onnx")
+_FEW_CHANNELS = 4
+"""A convolution with more channels in a group is vectorized along these, once they come last."""
+_OPSET_OF_INPUTS = 11
+"""The first version of ONNX in which Pad and Slice take their sizes as inputs."""
+_TO_THE_END = 2**63 - 1
 
 
 class Rewritten(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +52,7 @@ def rewrite_onnx(
     Args:
         path: An ONNX model. Its weights are copied as they are.
         output: The file to write. External weights go into a file beside it.
-        rewrites: Names of `REWRITES`, applied in this order; all of them by default.
+        rewrites: Names of `REWRITES`, applied in this order; all but `PREPARATIONS` by default.
         shapes: Sizes of inputs that have none of their own, by the name of the input. The rewritten model keeps them.
 
     Returns:
@@ -55,7 +61,7 @@ def rewrite_onnx(
     Raises:
         InputError: There is no rewrite of a name, the file is no ONNX model, or an input's size is not known.
     """
-    names = tuple(rewrites) or tuple(REWRITES)
+    names = tuple(rewrites) or tuple(name for name in REWRITES if name not in PREPARATIONS)
     for name in names:
         if name not in REWRITES:
             raise InputError(f"there is no rewrite {name!r}: choose from {', '.join(REWRITES)}")
@@ -68,13 +74,14 @@ def rewrite_onnx(
 
 def _apply(name: str, model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Rewritten:
     taken = {value for node in model.graph.node for value in (*node.input, *node.output)}
+    opset = max((known.version for known in model.opset_import if known.domain in _STANDARD), default=1)
     nodes: list[NodeProto] = []
     replaced = []
     for node in model.graph.node:
         try:
             if node.op_type != REWRITES[name].op_type or node.domain not in _STANDARD:
                 raise _Unchanged
-            writer = _Writer(node, shapes, taken)
+            writer = _Writer(node, shapes, taken, opset)
             REWRITES[name].write(writer)
         except (_Unchanged, LookupError, TypeError, ValueError):  # The import judges a node that lacks something.
             nodes.append(node)
@@ -105,9 +112,10 @@ def _shapes(model: ModelProto, path: Path) -> dict[str, tuple[int, ...]]:
 class _Writer:
     """The nodes that take the place of one node."""
 
-    def __init__(self, node: NodeProto, shapes: Mapping[str, tuple[int, ...]], taken: set[str]) -> None:
+    def __init__(self, node: NodeProto, shapes: Mapping[str, tuple[int, ...]], taken: set[str], opset: int) -> None:
         import onnx
 
+        self.opset = opset
         self._node = node
         self._shapes = shapes
         self._taken = taken
@@ -140,10 +148,20 @@ class _Writer:
         return name
 
     def reshape(self, value: str, shape: Sequence[int], *, last: bool = False) -> str:
+        return self.add("Reshape", value, self.constant(shape), last=last)
+
+    def constant(self, values: Sequence[int]) -> str:
+        """Write a list of integers."""
         import onnx
 
-        sizes = onnx.numpy_helper.from_array(_int64(shape))
-        return self.add("Reshape", value, self.add("Constant", value=sizes), last=last)
+        return self.add("Constant", value=onnx.numpy_helper.from_array(_int64(values)))
+
+    def pad(self, value: str, before: Sequence[int], after: Sequence[int]) -> str:
+        """Write zeros around a value."""
+        if not any((*before, *after)):
+            return value
+        self.keep_unless(self.opset >= _OPSET_OF_INPUTS)
+        return self.add("Pad", value, self.constant([*before, *after]))
 
     def _fresh(self, step: str) -> str:
         stem = f"{self._node.output[0]}/{step.lower()}"
@@ -167,12 +185,18 @@ def _pointwise(writer: _Writer) -> None:
         rank > 0
         and kernel == [1] * rank
         and depth == channels
-        and all(step == 1 for step in writer.attribute("strides", ()))
         and not any(writer.attribute("pads", ()))
         and writer.attribute("group", 1) == 1
     )
+    steps = writer.attribute("strides", [1] * rank)
     weights = writer.reshape(writer.input(1), (filters, channels))
-    image = writer.reshape(writer.input(0), (batch, channels, math.prod(pixels)))
+    image = writer.input(0)
+    if any(step != 1 for step in steps):
+        writer.keep_unless(writer.opset >= _OPSET_OF_INPUTS)
+        bounds = ([0] * rank, [_TO_THE_END] * rank, range(2, 2 + rank), steps)
+        image = writer.add("Slice", image, *map(writer.constant, bounds))
+        pixels = [-(-size // step) for size, step in zip(pixels, steps, strict=True)]
+    image = writer.reshape(image, (batch, channels, math.prod(pixels)))
     product = writer.add("MatMul", weights, image)
     if writer.input(2):
         product = writer.add("Add", product, writer.reshape(writer.input(2), (filters, 1)))
@@ -215,6 +239,41 @@ def _upsampling(writer: _Writer) -> None:
     )
 
 
+def _strided(writer: _Writer) -> None:
+    """Write a convolution with a stride s along the rows as one with stride 1 along them.
+
+    Column s * j + p of row y of the image becomes column j of row s * y + p, and so do the columns of the weights. The
+    results are the same sums in the same places.
+    """
+    batch, channels, height, width = writer.shape(0)
+    filters, depth, rows, columns = writer.shape(1)
+    down, step = writer.attribute("strides", [1, 1])
+    top, left, bottom, right = writer.attribute("pads", [0] * 4)
+    writer.keep_unless(
+        step > 1
+        and columns > 1
+        and depth <= _FEW_CHANNELS
+        and all(one == 1 for one in writer.attribute("dilations", ()))
+        and writer.attribute("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
+    )
+    results = (left + width + right - columns) // step + 1
+    windows = -(-columns // step)
+    whole = (results - 1 + windows) * step
+    more = whole - left - width
+    writer.keep_unless(results > 0 and more >= 0)
+    tall = top + height + bottom
+    image = writer.pad(writer.input(0), (0, 0, top, left), (0, 0, bottom, more))
+    apart = writer.reshape(image, (batch, channels, tall, whole // step, step))
+    woven = writer.add("Transpose", apart, perm=[0, 1, 2, 4, 3])
+    image = writer.reshape(woven, (batch, channels, tall * step, whole // step))
+    weights = writer.pad(writer.input(1), (0, 0, 0, 0), (0, 0, 0, windows * step - columns))
+    apart = writer.reshape(weights, (filters, depth, rows, windows, step))
+    woven = writer.add("Transpose", apart, perm=[0, 1, 2, 4, 3])
+    weights = writer.reshape(woven, (filters, depth, rows * step, windows))
+    operands = (image, weights, *filter(None, [writer.input(2)]))
+    writer.add("Conv", *operands, last=True, strides=[down * step, 1], group=writer.attribute("group", 1))
+
+
 class _Rewrite(msgspec.Struct, frozen=True):
     op_type: str
     write: Callable[[_Writer], None]
@@ -223,5 +282,12 @@ class _Rewrite(msgspec.Struct, frozen=True):
 REWRITES: Mapping[str, _Rewrite] = {
     "pointwise-convolutions": _Rewrite("Conv", _pointwise),
     "upsampling-convolutions": _Rewrite("ConvTranspose", _upsampling),
+    "strided-convolutions": _Rewrite("Conv", _strided),
 }
-"""The rewrites by name: convolutions with a kernel of 1, and transposed convolutions whose stride is their kernel."""
+"""The rewrites by name.
+
+They take convolutions with a kernel of 1, transposed convolutions whose stride is their kernel, and convolutions with a
+stride along the rows and few channels in a group.
+"""
+PREPARATIONS = frozenset({"strided-convolutions"})
+"""The rewrites that pay once the dispatches are tuned: the default configs may be slower with them."""

@@ -17,6 +17,7 @@ _LASTS = 0.8
 _TICKS = 1000
 _OVERHEAD = 0.01
 _LONGEST_SAMPLE = 4
+_GROWTH = 2
 _SHORTEST_LIMIT_S = 2.0
 _SLOWEST = 20.0
 
@@ -30,7 +31,7 @@ def calibrate(run: Run, target_s: float, *, cap: int = 4096) -> int:
 
     The first run warms up and is not timed. The batch grows until the faster of two runs is long enough, because a
     hiccup would otherwise pass for a slow dispatch. All this takes three to five times ``target_s``, or the time of
-    three dispatches if that is longer.
+    three dispatches if that is longer. With a large overhead it takes up to 30 times ``target_s``.
 
     Args:
         run: Runs a batch.
@@ -51,12 +52,21 @@ def calibrate(run: Run, target_s: float, *, cap: int = 4096) -> int:
         batch = min(wanted, 64 * batch, cap)
     if batch == 1 or seconds <= 0:
         return batch
-    overhead_s = (batch * min(run(1) for _ in range(3)) - seconds) / (batch - 1)
-    if overhead_s <= _OVERHEAD * seconds:
-        return batch
-    dispatch_s = max((seconds - overhead_s) / batch, 0.0)
-    lasting_s = min(overhead_s / _OVERHEAD, _LONGEST_SAMPLE * target_s) - overhead_s
-    return min(max(batch, math.ceil(lasting_s / dispatch_s)) if dispatch_s else cap, cap)
+    single_s = min(run(1) for _ in range(3))
+    # On a busy machine single dispatches seem slow, and the overhead large: each larger batch is timed.
+    while batch < cap:
+        overhead_s = (batch * single_s - seconds) / (batch - 1)
+        lasting_s = min(overhead_s / _OVERHEAD, _LONGEST_SAMPLE * target_s)
+        if seconds >= lasting_s:
+            break
+        dispatch_s = (seconds - overhead_s) / batch
+        wanted = math.ceil((lasting_s - overhead_s) / dispatch_s) if dispatch_s > 0 else cap
+        grown = min(wanted, _GROWTH * batch, cap)
+        if grown <= batch:
+            break
+        batch = grown
+        seconds = min(run(batch), run(batch))
+    return batch
 
 
 def time_limit_s(baseline_s: float) -> float:

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from pytest_shark_tune.dispatch.types import Dispatch, RootOp
+from pytest_shark_tune.forms.form import Form
+from pytest_shark_tune.forms.onnx_rewrites import PREPARATIONS
 from pytest_shark_tune.measurement.roofline import Limits, roofline_us, work_of
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.types import FormResult, Plan
 from pytest_shark_tune.records.types import State
+from pytest_shark_tune.search_space.cpu.tiling import operand_dims
 
-__all__ = ["choose_forms", "contenders", "estimated_us"]
+__all__ = ["choose_forms", "contenders", "estimated_us", "is_preparation"]
 
 _SLOWER = 1.7
 """A form that is slower than the fastest untuned one by more than this is not tuned."""
@@ -22,22 +25,29 @@ _FEW = 2
 """How many forms are profiled and tuned if time is short: each takes time to plan."""
 _CLOSE = 1.2
 """A form is tuned if its estimate exceeds the best one by no more than this."""
-_REACHED = {"contraction": 1.0, "swapped": 0.4, "convolution": 0.3}
+_REACHED = {"contraction": 1.0, "swapped": 0.4, "convolution": 0.3, "strided": 0.05}
 """The part of a matrix product's speed that tuned kernels of other kinds reach, from runs on several models."""
 
 
 def contenders(results: Sequence[FormResult], *, is_short: bool = False) -> tuple[FormResult, ...]:
-    """Return the measured forms that are fast enough to be profiled, fastest first; at most two if time is short."""
+    """Return the measured forms that are fast enough to be profiled, fastest first; at most two if time is short.
+
+    Those that differ from one of these in `PREPARATIONS` alone come in addition, however fast they are untuned.
+    """
     measured = [result for result in results if result.state == State.MEASURED]
     fastest = sorted(measured, key=_ratio, reverse=True)
     near = [result for result in fastest if _ratio(result) * _SLOWER >= _ratio(fastest[0])]
-    return tuple(near[: _FEW if is_short else _MOST_PROFILED])
+    distinct = list(dict.fromkeys(_unprepared(result.form) for result in near))
+    kept = set(distinct[: _FEW if is_short else _MOST_PROFILED])
+    return tuple(result for result in fastest if _unprepared(result.form) in kept)
 
 
 def choose_forms(
     results: Sequence[FormResult], estimates: Mapping[str, float], *, is_short: bool = False
 ) -> tuple[FormResult, ...]:
     """Choose the forms to tune: the fastest one, and those with estimates near the best one.
+
+    Of forms that differ in `PREPARATIONS` alone, the one with the best estimate takes the place of the others.
 
     Args:
         results: All forms of a model.
@@ -49,11 +59,17 @@ def choose_forms(
     """
     right = [result for result in results if result.state == State.MEASURED]
     fastest = max(right or results[:1], key=_ratio).form.name
-    best = min(estimates.values(), default=0.0)
-    near = sorted((name for name in estimates if estimates[name] <= best * _CLOSE), key=lambda name: estimates[name])
+    forms = {result.form.name: result.form for result in results}
+    ranked = sorted(estimates, key=lambda name: estimates[name])
+    best_of = {_unprepared(forms[name]): name for name in reversed(ranked)}
+    near = [
+        name
+        for name in ranked
+        if best_of[_unprepared(forms[name])] == name and estimates[name] <= estimates[ranked[0]] * _CLOSE
+    ]
     most = _FEW if is_short else _MOST_TUNED
     tuned = near[:most]
-    if fastest not in tuned:
+    if best_of.get(_unprepared(forms[fastest]), fastest) not in tuned:
         tuned = [*tuned[: most - 1], fastest]
     marked = (
         msgspec.structs.replace(result, estimate_us=estimates.get(result.form.name), is_tuned=result.form.name in tuned)
@@ -76,16 +92,37 @@ def estimated_us(plan: Plan, profile: Profile, limits: Limits) -> float:
     return total
 
 
+def is_preparation(form: Form) -> bool:
+    """Return whether a form pays only once its dispatches are tuned."""
+    return not form.is_default and _unprepared(form) == ((), ())
+
+
+def _unprepared(form: Form) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The flags and the rewrites of a form without those that pay only once its dispatches are tuned."""
+    return form.flags, tuple(name for name in form.rewrites if name not in PREPARATIONS)
+
+
 def _tuned_us(dispatch: Dispatch, limits: Limits) -> float:
     work = work_of(dispatch.root, dispatch.members[0].module)
     return roofline_us(work, limits, _REACHED.get(_kind(dispatch.root), 1.0))
 
 
 def _kind(root: RootOp) -> str:
-    """The kind of an op; a contraction is swapped if its results do not lie along its second operand."""
+    """The kind of an op; a contraction is swapped if its results do not lie along its second operand.
+
+    A convolution is strided if its results lie along a loop that the image is read along with a stride.
+    """
     if root.kind == "contraction" and not (set(root.n) & _last_loop(root)):
         return "swapped"
+    if root.kind == "convolution" and _reads_apart(root):
+        return "strided"
     return root.kind
+
+
+def _reads_apart(root: RootOp) -> bool:
+    strides = dict(zip(root.output_image, root.strides, strict=False))
+    results = operand_dims(root)[-1]
+    return bool(results) and any(strides.get(loop, 1) > 1 for loop in results[-1])
 
 
 def _last_loop(root: RootOp) -> set[int]:

@@ -21,6 +21,7 @@ from pytest_shark_tune.records.types import State
 from pytest_shark_tune.tuning.builder import Builder
 from pytest_shark_tune.tuning.model.final import compare_apart
 from pytest_shark_tune.tuning.model.form_builds import FormBuilds
+from pytest_shark_tune.tuning.model.form_choice import contenders, is_preparation
 from pytest_shark_tune.tuning.model.runner import ModelRunner
 from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form
 from pytest_shark_tune.tuning.model.wrong_part import smallest_wrong_part
@@ -51,6 +52,8 @@ class FormRace:
     def run(self, plan: Plan, model: Source, forms: Sequence[Form], is_spent: Callable[[], bool]) -> list[FormResult]:
         """Compare the forms of a model, then the best rewrites together with other forms.
 
+        Forms that pay only once their dispatches are tuned are combined with the fastest of all.
+
         Args:
             plan: The plan with the model in its default form.
             model: The model.
@@ -71,6 +74,7 @@ class FormRace:
             others = sorted((form for form in forms if form != rewritten), key=race.promise, reverse=True)
             both = (combined(rewritten, form) for form in others if race.promise(form) > 1 - 2 * NOISE_FLOOR)
             race.add(list(islice(filter(None, both), _COMBINED)))
+        race.add(race.prepared(forms))
         return race.results
 
 
@@ -149,6 +153,12 @@ class _Race:
         """The fastest of some forms, if one is not slower than the default form: what it does may pay once tuned."""
         near = [form for form in forms if self._ratio(form) > 1 - 2 * NOISE_FLOOR]
         return max(near, key=self._ratio, default=None)
+
+    def prepared(self, forms: Iterable[Form]) -> list[Form]:
+        """The forms that pay only once their dispatches are tuned, each together with the fastest others."""
+        near = [result.form for result in contenders(self.results, is_short=True) if not result.form.is_default]
+        preparing = (form for form in forms if is_preparation(form) and self._ratio(form))
+        return [both for first in preparing for second in near if (both := combined(first, second)) is not None]
 
     def promise(self, form: Form) -> float:
         """The speed of a form alone, which tells what it may bring beside another; 0 if it changes nothing.

@@ -84,7 +84,7 @@ def test_only_some_flags_change_the_code_of_a_dispatch() -> None:
 
 
 def test_forms_combine_unless_they_set_the_same() -> None:
-    products, im2col, channels_last, transposed = CPU_FORMS[:4]
+    products, _, im2col, channels_last, transposed = CPU_FORMS[:5]
     both = combined(products, im2col)
     assert both == Form(name="products+im2col", flags=im2col.flags, rewrites=products.rewrites)
     assert combined(channels_last, transposed) is None, "both set the preprocessing pipeline"

@@ -70,13 +70,13 @@ REWRITTEN = {
     "one-dimensional": model_of("Conv", (2, 6, 9), (4, 6, 1), bias=True),
     "three-dimensional": model_of("Conv", (1, 3, 2, 4, 3), (5, 3, 1, 1, 1)),
     "weights as an input": model_of("Conv", (1, 6, 5, 7), (4, 6, 1, 1), weights_given=False),
+    "a stride": model_of("Conv", (1, 6, 5, 7), (4, 6, 1, 1), bias=True, strides=[2, 3]),
     "upsampling": model_of("ConvTranspose", (1, 3, 4, 5), (3, 2, 2, 2), strides=[2, 2]),
     "upsampling with a bias": model_of("ConvTranspose", (2, 3, 4, 5), (3, 2, 2, 3), bias=True, strides=[2, 3]),
     "upsampling one-dimensional": model_of("ConvTranspose", (1, 3, 4), (3, 2, 4), strides=[4], auto_pad="VALID"),
 }
 KEPT = {
     "a kernel of three": model_of("Conv", (1, 6, 5, 7), (4, 6, 3, 3)),
-    "a stride": model_of("Conv", (1, 6, 5, 7), (4, 6, 1, 1), strides=[2, 1]),
     "padding": model_of("Conv", (1, 6, 5, 7), (4, 6, 1, 1), pads=[0, 1, 0, 0]),
     "groups": model_of("Conv", (1, 6, 5, 7), (4, 3, 1, 1), group=2),
     "an overlap": model_of("ConvTranspose", (1, 3, 4, 5), (3, 2, 3, 3), strides=[2, 2]),
@@ -92,6 +92,54 @@ def test_a_rewritten_model_has_the_same_results(model: onnx.ModelProto, tmp_path
     assert sorted(len(result.nodes) for result in rewritten) == [0, 1]
     assert not ops_of(after) & {"Conv", "ConvTranspose"}
     np.testing.assert_allclose(results(after), results(before), rtol=1e-5, atol=1e-5)
+
+
+STRIDED = {
+    "depthwise": model_of("Conv", (1, 6, 9, 8), (6, 1, 3, 3), bias=True, strides=[2, 2], pads=[1, 1, 1, 1], group=6),
+    "odd sizes": model_of("Conv", (2, 4, 7, 11), (4, 1, 5, 5), strides=[1, 2], pads=[2, 2, 2, 2], group=4),
+    "a stride of three": model_of("Conv", (1, 4, 7, 13), (8, 1, 2, 4), strides=[1, 3], pads=[0, 2, 1, 0], group=4),
+    "an even kernel": model_of("Conv", (1, 3, 8, 8), (5, 3, 2, 2), strides=[2, 2]),
+    "one image of three channels": model_of("Conv", (1, 3, 8, 9), (5, 3, 3, 3), bias=True, strides=[2, 2]),
+    "groups of two": model_of("Conv", (1, 4, 6, 9), (6, 2, 3, 3), strides=[3, 2], pads=[0, 1, 0, 1], group=2),
+    "weights as an input": model_of("Conv", (1, 3, 8, 8), (5, 3, 3, 3), weights_given=False, strides=[1, 2]),
+}
+UNSTRIDED = {
+    "no stride along the rows": model_of("Conv", (1, 3, 8, 8), (5, 3, 3, 3), strides=[2, 1]),
+    "many channels": model_of("Conv", (1, 8, 8, 8), (5, 8, 3, 3), strides=[2, 2]),
+    "a kernel of one column": model_of("Conv", (1, 3, 8, 8), (5, 3, 3, 1), strides=[2, 2]),
+    "dilations": model_of("Conv", (1, 3, 8, 8), (5, 3, 3, 3), strides=[2, 2], dilations=[1, 2]),
+    "columns that no window reaches": model_of("Conv", (1, 3, 8, 9), (5, 3, 2, 2), strides=[2, 2]),
+    "padding that ONNX computes": model_of("Conv", (1, 3, 8, 8), (5, 3, 3, 3), strides=[2, 2], auto_pad="SAME_UPPER"),
+    "one dimension": model_of("Conv", (1, 3, 8), (5, 3, 3), strides=[2]),
+}
+
+
+@pytest.mark.parametrize("model", STRIDED.values(), ids=STRIDED)
+def test_a_stride_along_the_rows_becomes_one_down_them(model: onnx.ModelProto, tmp_path: Path) -> None:
+    before, after = tmp_path / "model.onnx", tmp_path / "rewritten.onnx"
+    onnx.save(model, before)
+    (rewritten,) = rewrite_onnx(before, after, ["strided-convolutions"])
+    assert len(rewritten.nodes) == 1
+    (convolution,) = [node for node in onnx.load(after).graph.node if node.op_type == "Conv"]
+    (strides,) = [entry.ints for entry in convolution.attribute if entry.name == "strides"]
+    assert strides[1] == 1
+    np.testing.assert_allclose(results(after), results(before), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", UNSTRIDED.values(), ids=UNSTRIDED)
+def test_other_convolutions_keep_their_stride(model: onnx.ModelProto, tmp_path: Path) -> None:
+    before, after = tmp_path / "model.onnx", tmp_path / "rewritten.onnx"
+    onnx.save(model, before)
+    assert [result.nodes for result in rewrite_onnx(before, after, ["strided-convolutions"])] == [()]
+    assert onnx.load(after).graph.node == model.graph.node
+
+
+def test_an_old_version_of_onnx_keeps_what_needs_pad(tmp_path: Path) -> None:
+    model = model_of("Conv", (1, 3, 8, 8), (5, 3, 3, 3), strides=[2, 2])
+    model.opset_import[0].version = 10
+    onnx.save(model, tmp_path / "model.onnx")
+    (rewritten,) = rewrite_onnx(tmp_path / "model.onnx", tmp_path / "out.onnx", ["strided-convolutions"])
+    assert rewritten.nodes == ()
 
 
 @pytest.mark.parametrize("model", KEPT.values(), ids=KEPT)

@@ -122,6 +122,13 @@ def test_a_sample_grows_fourfold_at_most() -> None:
     assert calibrate(Kernel(1e-12, fixed_s=0.001), 0.005, cap=64) == 64
 
 
+def test_slow_single_dispatches_on_a_busy_machine_do_not_make_an_endless_batch() -> None:
+    def busy(batch: int) -> float:
+        return 0.006 if batch == 1 else 0.0006 * batch
+
+    assert busy(calibrate(busy, 0.005)) <= 2 * 0.020
+
+
 def test_calibrating_ends_with_a_clock_that_stands_still() -> None:
     assert calibrate(lambda _batch: 0.0, 0.005, cap=64) == 64
 

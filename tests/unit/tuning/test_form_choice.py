@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
+from pytest_shark_tune.dispatch.types import RootOp, Tensor
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.measurement.roofline import Limits
 from pytest_shark_tune.measurement.timing import Measurement
@@ -61,6 +63,44 @@ def test_the_fastest_form_and_the_best_estimates_are_tuned() -> None:
     assert [result.form.name for result in choose_forms(results, {}) if result.is_tuned] == ["fast"]
     alone = choose_forms(named(("worse", 0.8)), {"default": 10.0})
     assert [result.form.name for result in alone if result.is_tuned] == ["default"]
+
+
+STRIDES = Form(name="strides", rewrites=("strided-convolutions",))
+
+
+def test_a_form_that_pays_once_it_is_tuned_goes_with_the_one_that_it_is_added_to() -> None:
+    both = Form(name="strides+im2col", flags=IM2COL.flags, rewrites=STRIDES.rewrites)
+    slower = [measured(DEFAULT_FORM, None), measured(IM2COL, 3.0), measured(both, 0.8), measured(STRIDES, 0.5)]
+    assert [result.form.name for result in contenders(slower)] == ["im2col", "strides+im2col"]
+    for times, tuned in (((50.0, 40.0), "strides+im2col"), ((40.0, 50.0), "im2col")):
+        chosen = choose_forms(slower, dict(zip(("im2col", "strides+im2col"), times, strict=True)))
+        assert [result.form.name for result in chosen if result.is_tuned] == [tuned]
+
+
+def test_a_convolution_whose_results_lie_along_a_stride_stays_slow() -> None:
+    results, image = (1, 8, 16, 16), (1, 8, 33, 33)
+    text = "(n, y, x, c, j, i) -> "
+    maps = (f"{text}(n, c, y * {{s}} + j, x * {{s}} + i)", f"{text}(c, j, i)", f"{text}(n, c, y, x)")
+    times = {}
+    for stride in (1, 2):
+        root = RootOp(
+            op="linalg.depthwise_conv_2d_nchw_chw",
+            kind="convolution",
+            loops=(1, 16, 16, 8, 3, 3),
+            iterators=("parallel",) * 4 + ("reduction",) * 2,
+            maps=tuple(f"affine_map<{one.format(s=stride)}>" for one in maps),
+            inputs=(Tensor(image, "f32"), Tensor((8, 3, 3), "f32")),
+            outputs=(Tensor(results, "f32"),),
+            output_image=(1, 2),
+            strides=(stride, stride),
+            depth=(3,),
+        )
+        task = make_task("conv", 64)
+        task = replace(task, dispatch=replace(task.dispatch, root=root))
+        shares = (Share(dispatch=task.name, calls=1, time_us=1e6, share=1.0),)
+        profile = Profile(source="model", function="main", model_us=None, shares=shares, measured="")
+        times[stride] = estimated_us(plan(task), profile, LIMITS)
+    assert times[2] / times[1] == pytest.approx(0.3 / 0.05)
 
 
 def test_an_estimate_never_exceeds_the_measured_time() -> None:
