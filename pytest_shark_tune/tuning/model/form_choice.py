@@ -23,6 +23,8 @@ _MOST_PROFILED = 4
 _MOST_TUNED = 3
 _FEW = 2
 """How many forms are profiled and tuned if time is short: each takes time to plan."""
+_APART = 1.1
+"""How much better a form with flags for the code generator has to be: it shares no tuned dispatch with others."""
 _CLOSE = 1.2
 """A form is tuned if its estimate exceeds the best one by no more than this."""
 _REACHED = {"contraction": 1.0, "swapped": 0.4, "convolution": 0.3, "strided": 0.05}
@@ -35,8 +37,8 @@ def contenders(results: Sequence[FormResult], *, is_short: bool = False) -> tupl
     Those that differ from one of these in `PREPARATIONS` alone come in addition, however fast they are untuned.
     """
     measured = [result for result in results if result.state == State.MEASURED]
-    fastest = sorted(measured, key=_ratio, reverse=True)
-    near = [result for result in fastest if _ratio(result) * _SLOWER >= _ratio(fastest[0])]
+    fastest = sorted(measured, key=_promise, reverse=True)
+    near = [result for result in fastest if _promise(result) * _SLOWER >= _promise(fastest[0])]
     distinct = list(dict.fromkeys(_unprepared(result.form) for result in near))
     kept = set(distinct[: _FEW if is_short else _MOST_PROFILED])
     return tuple(result for result in fastest if _unprepared(result.form) in kept)
@@ -58,14 +60,15 @@ def choose_forms(
         The results with the estimates and the choice.
     """
     right = [result for result in results if result.state == State.MEASURED]
-    fastest = max(right or results[:1], key=_ratio).form.name
+    fastest = max(right or results[:1], key=_promise).form.name
     forms = {result.form.name: result.form for result in results}
-    ranked = sorted(estimates, key=lambda name: estimates[name])
+    expected = {name: us * _effort(forms[name]) for name, us in estimates.items()}
+    ranked = sorted(expected, key=lambda name: expected[name])
     best_of = {_unprepared(forms[name]): name for name in reversed(ranked)}
     near = [
         name
         for name in ranked
-        if best_of[_unprepared(forms[name])] == name and estimates[name] <= estimates[ranked[0]] * _CLOSE
+        if best_of[_unprepared(forms[name])] == name and expected[name] <= expected[ranked[0]] * _CLOSE
     ]
     most = _FEW if is_short else _MOST_TUNED
     tuned = near[:most]
@@ -129,5 +132,10 @@ def _last_loop(root: RootOp) -> set[int]:
     return {max((*root.batch, *root.m, *root.n), default=-1)}
 
 
-def _ratio(result: FormResult) -> float:
-    return result.measurement.ratio if result.measurement else 1.0
+def _promise(result: FormResult) -> float:
+    """The speed of a form by the default's, less what its own dispatches cost to tune."""
+    return (result.measurement.ratio if result.measurement else 1.0) / _effort(result.form)
+
+
+def _effort(form: Form) -> float:
+    return _APART if form.codegen_flags else 1.0

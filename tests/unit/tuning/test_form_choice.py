@@ -65,6 +65,17 @@ def test_the_fastest_form_and_the_best_estimates_are_tuned() -> None:
     assert [result.form.name for result in alone if result.is_tuned] == ["default"]
 
 
+def test_a_form_that_shares_no_dispatch_has_to_be_better_for_sure() -> None:
+    alone = Form(name="O3", flags=("--iree-opt-level=O3",))
+    for ratio, first in ((2.1, "im2col"), (2.5, "O3")):
+        results = [measured(DEFAULT_FORM, None), measured(IM2COL, 2.0), measured(alone, ratio)]
+        assert contenders(results)[0].form.name == first
+    results = [measured(DEFAULT_FORM, None), measured(IM2COL, 2.0), measured(alone, 1.9)]
+    for estimate, is_tuned in ((108.0, True), (110.0, False)):
+        chosen = choose_forms(results, {"im2col": 100.0, "O3": estimate})
+        assert [result.is_tuned for result in chosen] == [False, True, is_tuned]
+
+
 STRIDES = Form(name="strides", rewrites=("strided-convolutions",))
 
 
