@@ -19,10 +19,13 @@ from rich.text import Text
 
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.snapshot import records_path
+from pytest_shark_tune.report.tables import INDENT, wrapped
 from pytest_shark_tune.system.journal import check_replaceable
 from pytest_shark_tune.system.terminal import escaped, escaped_json
 
 __all__ = ["check_output_path", "check_spec_output", "print_json", "print_table", "report", "writing"]
+
+_ANY_WIDTH = 10_000
 
 
 def check_output_path(output: Path, *, replaces: bool = True) -> None:
@@ -90,8 +93,10 @@ def print_json(value: object) -> None:
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
     """Print a table as wide as the terminal.
 
-    The columns with a heading in ``numbers`` are aligned to the right and never folded.
+    The columns with a heading in ``numbers`` are aligned to the right and never folded. A wider table without any is
+    printed as a paragraph for each row.
     """
+    rows = list(rows)
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in headings:
         is_number = heading in numbers
@@ -99,4 +104,18 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbe
     for row in rows:
         # A `Text` is not parsed as markup. It is escaped here, so that the table knows its width.
         table.add_row(*(Text(escaped(cell)) for cell in row))
-    Console(color_system=None, force_terminal=False, highlight=False).print(table)
+    console = Console(color_system=None, force_terminal=False, highlight=False)
+    width = console.measure(table, options=console.options.update(max_width=_ANY_WIDTH)).maximum
+    if width <= console.width or numbers:
+        console.print(table)
+        return
+    for row in rows:
+        click.echo("\n".join(_paragraph(headings, row, console.width)))
+
+
+def _paragraph(headings: Sequence[str], row: Sequence[str], width: int) -> Iterator[str]:
+    """A row as lines: its first cell, and the others with their headings."""
+    yield from wrapped(escaped(row[0]), width)
+    for heading, cell in zip(headings[1:], row[1:], strict=True):
+        if cell not in ("", "-"):
+            yield from wrapped(f"{heading}: {escaped(cell)}" if heading else escaped(cell), width, indent=INDENT)

@@ -72,9 +72,13 @@ class Outcome:
     def verdicts(self) -> dict[str, str]:
         """What ``-v`` said of each test, in the order in which they ran."""
         told = {}
-        for line in self.text.splitlines():
-            place, bracket, rest = line.rpartition("] ") if "[gw" not in line else line.partition("] ")
-            if "::" in line and bracket and not line.startswith(("ERROR", "FAILED")):
+        lines = [line for line in self.text.splitlines() if "::" in line and not line.startswith(("ERROR", "FAILED"))]
+        by_workers = [found for line in lines if (found := re.match(r"\[gw\d+\] \[ *\d+%\] (.*)(\[.*\]) *$", line))]
+        if by_workers:  # The path, which may have blanks, comes after the verdict.
+            return {found[2].rstrip("]"): found[1] for found in by_workers}
+        for line in lines:
+            place, bracket, rest = line.rpartition("] ")
+            if bracket:
                 told[place] = rest
         return told
 

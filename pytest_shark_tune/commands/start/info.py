@@ -37,7 +37,10 @@ def info(as_json: bool) -> None:
         return
     for name, version in versions.items():
         click.echo(f"{name} {version}")
-    print_table(("device", "URI", "--tune-target", ""), (tuple(row.values()) for row in rows))
+    print_table(
+        ("URI", "device", "--tune-target", ""),
+        ((row["uri"], row["device"], row["target"], row["note"]) for row in rows),
+    )
     click.echo("A target without a device here can be compiled for and guarded in part: see --tune-stop-after.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import click
 import msgspec
 
 from pytest_shark_tune.commands import options
-from pytest_shark_tune.commands.output import print_json, print_table
+from pytest_shark_tune.commands.output import print_json
 from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import MODEL_TIMEOUT_S, Compiler
 from pytest_shark_tune.device.discovery import devices_for
@@ -17,14 +18,15 @@ from pytest_shark_tune.device.driver.architecture import resolve_target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.plan.source import ModelInput
+from pytest_shark_tune.report.tables import named_rows, wrapped
 from pytest_shark_tune.system.units import format_us
 
 __all__ = ["profile_model"]
 
-_HEADINGS = ("dispatch", "calls", "time", "share", "in all", "tunable", "default pipeline")
+_HEADINGS = ("calls", "time", "share", "in all", "tunable", "pipeline")
 _OUTSIDE = "(outside of them)"
 """The row of the time of a call that is none of its dispatches'."""
-_NUMBERS = ("calls", "time", "share", "in all")
+_NARROWEST = 80
 
 
 @click.command(name="profile", cls=options.Command)
@@ -88,15 +90,19 @@ def profile_model(
         print_json({**msgspec.to_builtins(found), "dispatches_us": found.dispatches_us, "outside_us": found.outside_us})
         return
     reasons: dict[str, int] = {}
-    print_table(_HEADINGS, _profile_table(found, reasons), numbers=_NUMBERS)
-    for reason, number in reasons.items():
-        click.echo(f"({number}) {reason}")
+    rows = list(_rows(found, reasons))
+    names, cells, pipelines = [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+    width = max(shutil.get_terminal_size().columns, _NARROWEST)
+    table = named_rows(names, _HEADINGS, cells, [()] * len(rows), width, tails=pipelines)
+    notes = [line for reason, number in reasons.items() for line in wrapped(f"({number}) {reason}", width)]
+    for line in (*table, *notes):
+        click.echo(line)
     for line in _conclusion(found):
         click.echo(line)
 
 
-def _profile_table(found: Profile, reasons: dict[str, int]) -> Iterator[tuple[str, ...]]:
-    """Yield the rows, and number in ``reasons`` why dispatches cannot be tuned."""
+def _rows(found: Profile, reasons: dict[str, int]) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Yield name, cells and pipeline of each row, and number in ``reasons`` why dispatches cannot be tuned."""
 
     def tunable(reason: str) -> str:
         return f"no ({reasons.setdefault(reason, len(reasons) + 1)})" if reason else "yes"
@@ -108,18 +114,14 @@ def _profile_table(found: Profile, reasons: dict[str, int]) -> Iterator[tuple[st
         so_far += share
         yield (
             f"{_within(part.dispatch)} ({part.op})" if part.reason and part.op else part.dispatch,
-            str(part.calls),
-            format_us(part.time_us),
-            f"{share:.1%}",
-            f"{so_far:.1%}",
-            tunable(part.reason),
+            (str(part.calls), format_us(part.time_us), f"{share:.1%}", f"{so_far:.1%}", tunable(part.reason)),
             part.pipeline,
         )
     for name, reason in found.unknown.items():
-        yield _within(name), "", "?", "?", "", tunable(reason), ""
+        yield _within(name), ("", "?", "?", "", tunable(reason)), ""
     if found.outside_us:
         share = found.outside_us / whole_us
-        yield _OUTSIDE, "", format_us(found.outside_us), f"{share:.1%}", f"{so_far + share:.1%}", "", ""
+        yield _OUTSIDE, ("", format_us(found.outside_us), f"{share:.1%}", f"{so_far + share:.1%}", ""), ""
 
 
 def _within(name: str) -> str:
@@ -137,5 +139,6 @@ def _conclusion(found: Profile) -> list[str]:
         lines[0] += f"; its dispatches: {format_us(found.dispatches_us)}, {part:.0%} of that"
     lines.append(f"measured: {found.measured}")
     if untunable := [part.share for part in found.shares if part.reason]:
-        lines.append(f"not tunable: {len(untunable)} dispatches, {sum(untunable):.1%} of the time")
+        count = f"{len(untunable)} {'dispatch' if len(untunable) == 1 else 'dispatches'}"
+        lines.append(f"not tunable: {count}, {sum(untunable):.1%} of the time")
     return lines
