@@ -73,9 +73,10 @@ class Outcome:
         """What ``-v`` said of each test, in the order in which they ran."""
         told = {}
         lines = [line for line in self.text.splitlines() if "::" in line and not line.startswith(("ERROR", "FAILED"))]
-        by_workers = [found for line in lines if (found := re.match(r"\[gw\d+\] \[ *\d+%\] (.*)(\[.*\]) *$", line))]
-        if by_workers:  # The path, which may have blanks, comes after the verdict.
-            return {found[2].rstrip("]"): found[1] for found in by_workers}
+        # The path, which may have blanks, comes after the verdict of a worker's test.
+        by_workers = [re.match(r"\[gw\d+\] \[ *\d+%\] (.*?) ?(\S*::.*)\] *$", line) for line in lines]
+        if any(by_workers):
+            return {found[2]: found[1] for found in by_workers if found}
         for line in lines:
             place, bracket, rest = line.rpartition("] ")
             if bracket:

@@ -111,7 +111,7 @@ def test_a_form_is_guarded_like_an_entry(tuned: Outcome, suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("forms", "problem"),
     [
-        (["nowhere"], "there is no form 'nowhere' for llvm-cpu: choose from products, im2col"),
+        (["nowhere"], "there is no form 'nowhere' for llvm-cpu: choose from products, strides, im2col"),
         (["none", "im2col"], "none excludes all other forms"),
         (["im2col=--iree-opt-level=O3"], "there is a form 'im2col' already"),
         (["a b=--iree-opt-level=O3"], "'a b' is no name of a form"),
