@@ -76,7 +76,7 @@ def draw_parallel(view: DispatchView, knobs: Sequence[str]) -> Figure | None:
     rest = len(knobs) - len(axes)
     return Figure(
         "Parallel coordinates",
-        "A line is a candidate: its value of each knob, and its ratio to the default at the right. The darkest lines "
+        "A line is a candidate: its value of each knob, and its ratio to the default at the right. The strongest lines "
         f"are the fastest tenth.{f' {rest} less important knobs are in the table.' if rest > 0 else ''}",
         drawing.markup(),
         candidate_table(view),
