@@ -25,8 +25,8 @@ def importance_of(records: Sequence[Record]) -> Importance | None:
 
 
 def draw_importance(importance: Importance | None) -> Figure | None:
-    """Return the importance of knobs as a figure; ``None`` if the forest predicts nothing, or no knob matters."""
-    if importance is None or importance.explained <= 0 or max(importance.of_knobs.values(), default=0.0) < _LEAST:
+    """Return the importance of knobs as a figure; ``None`` if no knob matters to the forest."""
+    if importance is None or max(importance.of_knobs.values(), default=0.0) < _LEAST:
         return None
     shown = list(importance.of_knobs.items())[:_MOST_BARS]
     rows = Rows([Heading(name, f"{value:.3f}") for name, value in shown], "importance of knobs", has_axis=False)
