@@ -12,7 +12,7 @@ from pytest_shark_tune.report.html.svg import Drawing, fit
 
 __all__ = ["draw_history"]
 
-_ROW, _TOP, _BOTTOM, _LEFT = 128.0, 24.0, 98.0, 40.0
+_ROW, _TOP, _BOTTOM, _LEFT = 140.0, 38.0, 112.0, 40.0
 _KINDS = {"kept": "good", "broken": "bad", "undecided": "unsure"}
 _CHANGED = "A line from top to bottom marks the first run that shows a change."
 _UNCHANGED = "There is no step and no drift in it."
@@ -20,10 +20,11 @@ _MOST_SERIES, _MOST_LINES = 40, 200
 
 
 def draw_history(points: Sequence[HistoryPoint]) -> Figure | None:
-    """Return the ratios of each series over the runs; ``None`` without a history."""
+    """Return the ratios of each series over the runs; ``None`` if no series has two runs."""
     series: dict[tuple[str, ...], list[HistoryPoint]] = {}
     for point in points:
         series.setdefault(point.series, []).append(point)
+    series = {key: one for key, one in series.items() if len(one) > 1}
     if not series:
         return None
     changes = changes_in(points)
@@ -71,8 +72,10 @@ def _draw(drawing: Drawing, row: int, series: Sequence[HistoryPoint], changes: S
     worse = any(change.is_worse for change in changes)
     value = f"{ratio(series[-1].ratio)} ({interval(series[-1].ratio_low, series[-1].ratio_high)})"
     heading = Heading(series[-1].entry, value, "bad" if worse else "")
-    drawing.text(LEFT, row * _ROW + 13, fit(heading.name, heading.room), "name", tip=heading.name)
-    drawing.text(RIGHT, row * _ROW + 13, heading.value, f"value {heading.kind}".strip(), anchor="end")
+    base = row * _ROW + 13
+    drawing.text(LEFT, base, fit(heading.name, RIGHT - LEFT), "name", tip=heading.name)
+    below = base + (15 if heading.is_long else 0)
+    drawing.text(RIGHT, below, heading.value, f"value {heading.kind}".strip(), anchor="end")
     for tick in vertical.ticks(3):
         drawing.line(_LEFT, vertical(tick), RIGHT, vertical(tick), "grid")
         drawing.text(_LEFT - 4, vertical(tick) + 4, f"{tick:.3g}x", "tick", anchor="end")
@@ -90,4 +93,4 @@ def _draw(drawing: Drawing, row: int, series: Sequence[HistoryPoint], changes: S
         drawing.line(across(place), top, across(place), bottom, "change", shown(change))
     first, last = series[0].time[:10], series[-1].time[:10]
     drawing.text(_LEFT, bottom + 14, first, "tick")
-    drawing.text(RIGHT, bottom + 14, f"{last}, {len(series)} runs" if len(series) > 1 else last, "tick", anchor="end")
+    drawing.text(RIGHT, bottom + 14, f"{last}, {len(series)} runs", "tick", anchor="end")
