@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import SourceCheck
@@ -70,7 +70,23 @@ def warnings(summary: Summary) -> Iterator[str]:
             f"The machine changed its speed while {summary.run.unsteady} candidates or finals were measured: other "
             "work on it, or a clock that varies, makes intervals wide."
         )
-    for name, reason in summary.dropped.items():
-        yield f"{name} is not in the spec: {reason}."
+    for reason, names in _by_reason(summary.dropped).items():
+        yield _with_reason(names, "not in the spec", reason)
     for name, reason in summary.unprofiled.items():
         yield f"{name} has no profile: {reason}."
+
+
+def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the names by their reasons."""
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        found.setdefault(reason, []).append(name)
+    return found
+
+
+def _with_reason(names: Sequence[str], what: str, reason: str) -> str:
+    """Return a sentence about all names with one reason."""
+    if len(names) == 1:
+        return f"{names[0]} is {what}: {reason}."
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{len(names)} dispatches are {what}: {reason} ({', '.join(names[:_NAMED])}{more})."

@@ -61,7 +61,8 @@ def summarise(
 
 def _row(results: RunResults, name: str, winner: WinnerRecord | None, dropped: str, untried: str) -> DispatchSummary:
     task, final, records = results.tasks[name], results.final(name), results.records[name]
-    was_held = final is not None and not final.is_provisional and name not in results.kept
+    # A provisional final that has rounds was cut, and one without them was not held.
+    was_held = final is not None and (not final.is_provisional or final.rounds > 0) and name not in results.kept
     finalists = {finalist.id for finalist in final.finalists} if final is not None and was_held else None
     funnel = funnel_of(task.ids, records, finalists, untried=untried)
     all_tried = funnel.tried == funnel.generated

@@ -25,7 +25,7 @@ def dispatch_section(view: DispatchView) -> Fold:
         draw_final(view),
         parallel or _only_table(view),
         draw_slices(view, knobs),
-        draw_importance(importance) if importance is not None else None,
+        draw_importance(importance),
         draw_funnel([view.row]),
         compare_configs(view),
     ]

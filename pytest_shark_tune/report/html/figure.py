@@ -16,6 +16,8 @@ class Table:
     rows: Sequence[Sequence[str]]
     words: frozenset[int] = field(default=frozenset({0}))
     """The positions of the columns that hold no numbers."""
+    strong: frozenset[int] = frozenset()
+    """The positions of rows that stand out."""
     note: str = ""
     """A sentence below the table, such as one about rows that are left out."""
 

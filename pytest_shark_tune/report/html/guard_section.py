@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pytest_shark_tune.guard.history import HistoryPoint
+from pytest_shark_tune.guard.history import HistoryPoint, changes_in, shown
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
 from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult
 from pytest_shark_tune.report.html.figure import Figure, Table
@@ -37,7 +37,7 @@ def guard_section(
     outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in CheckOutcome if counts[outcome])
     figures = [draw_checks(found), draw_speeds(found)] if found else []
     return Section(
-        title="guard",
+        title="",
         facts=[
             *(("where", where) for where in dict.fromkeys(result.where for result in found)),
             *(("spec", spec) for spec in dict.fromkeys(result.spec for result in found)),
@@ -47,7 +47,10 @@ def guard_section(
             if found
             else "Nothing was guarded."
         ],
-        warnings=[f"The run ended early, so this is not all: {ended_early}."] if ended_early else [],
+        warnings=[
+            *([f"The run ended early, so this is not all: {ended_early}."] if ended_early else []),
+            *(f"{shown(change)}." for change in changes_in(history)),
+        ],
         figures=[figure for figure in (*figures, draw_history(history), _failures(failures)) if figure is not None],
     )
 

@@ -15,6 +15,7 @@ class Section:
     """A section of the page."""
 
     title: str
+    """The heading; empty if the page's own one says it."""
     facts: Sequence[tuple[str, str]] = ()
     """The circumstances of a run, as pairs of a name and a value."""
     answers: Sequence[str] = ()

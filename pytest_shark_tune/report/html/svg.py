@@ -16,7 +16,7 @@ __all__ = ["TEXT", "WIDTH", "Drawing", "fit", "number"]
 WIDTH = 440
 """The width of all drawings: on a telephone they shrink by a sixth, and on a wide screen several stand in a row."""
 TEXT = 7.4
-"""The width of a letter in the widest of the usual fonts, at the size that the style sheet gives to names."""
+"""The mean width of a letter of names in the widest of the usual fonts, at the size that a telephone shows."""
 
 
 def number(value: float) -> str:

@@ -56,6 +56,38 @@ def test_what_cannot_be_read_or_written_is_a_usage_error(arguments: list[str | P
     assert message in done.stderr
 
 
+def test_one_run_as_markdown_is_its_summary(tmp_path: Path) -> None:
+    assert report(ONE, "-o", tmp_path / "run.md").exit_code == 0
+    assert (tmp_path / "run.md").read_text(encoding="utf-8").startswith("**shark-tune**: 1 of 1 dispatch is faster")
+
+
+def test_two_runs_as_markdown_are_compared(tmp_path: Path) -> None:
+    assert report(MODEL, ONE, "-o", tmp_path / "comment.md").exit_code == 0
+    lines = (tmp_path / "comment.md").read_text(encoding="utf-8").splitlines()
+    assert " changed from `" in lines[0]
+    assert len(lines) <= 15
+    assert report(ONE, ONE, "-o", tmp_path / "comment.md").exit_code == 0
+    assert (tmp_path / "comment.md").read_text(encoding="utf-8").count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "output", "message"),
+    [
+        ([ONE, MODEL, ONE], "a.md", "Markdown is of one run, or compares two: 3 are too many"),
+        ([ONE, "head.xml"], "a.md", "name two files of --junitxml, those of base and head, or directories only"),
+        (["head.xml"], "a.md", "name two files of --junitxml"),
+        (["base.xml", "head.xml"], "a.md", "base.xml: No such file or directory"),
+        (["base.xml", "head.xml"], "a.html", "compare two of these with -o FILE.md"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_a_usage_error(
+    tmp_path: Path, runs: list[str | Path], output: str, message: str
+) -> None:
+    done = report(*runs, "-o", tmp_path / output)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
 def test_a_summary_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"run": 1}', encoding="utf-8")
     done = report(tmp_path, "-o", tmp_path / "page.html")

@@ -18,6 +18,7 @@ from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import read_source
 from pytest_shark_tune.records.snapshot import read_records, snapshot_path, write_spec
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
+from pytest_shark_tune.report.compare.guarded import compare_guarded, read_guarded
 from pytest_shark_tune.search_space.candidate import applied_candidate
 from tests.factories import make_winner
 from tests.models import suite_text
@@ -182,6 +183,10 @@ def test_a_slower_entry_fails_with_its_figures(
     assert properties["outcome"] == "broken"
     assert float(properties["ratio"] or 0) == pytest.approx(1.05, abs=1e-3)
     assert properties["recorded_ratio_low"] == "1.45"
+    run = read_guarded(suite.directory / "junit.xml")
+    (entry,) = run.entries.values()
+    assert (entry.name, entry.outcomes) == (NAME, {"fast": "broken"})
+    assert compare_guarded(run, run).rows == []
 
 
 @pytest.mark.slow

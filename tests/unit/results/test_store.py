@@ -192,6 +192,13 @@ def test_a_run_that_ended_early_gives_a_provisional_winner_and_no_snapshot(run: 
     assert not run.snapshot.exists()
 
 
+def test_a_final_that_the_time_cut_has_finalists(run: Run) -> None:
+    cut = msgspec.structs.replace(make_final(ONE, "aaaaaa"), is_provisional=True, rounds=3)
+    run.take(*ALL_OF_ONE, cut)
+    (row, _) = run.store.finish(complete=True).dispatches
+    assert row.finalists == len(cut.finalists)
+
+
 def test_the_funnel_counts_where_each_candidate_was_not_ported(run: Run) -> None:
     run.take(
         ALL_OF_ONE[0],

@@ -6,9 +6,8 @@ import statistics
 
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.report.html.figure import Figure, Table, interval, ratio, us
-from pytest_shark_tune.report.html.rows import LEFT, RIGHT, add_axis, add_heading, height_of, mark_of
+from pytest_shark_tune.report.html.rows import LEFT, RIGHT, Heading, Rows
 from pytest_shark_tune.report.html.scale import Scale, usable
-from pytest_shark_tune.report.html.svg import Drawing
 from pytest_shark_tune.report.html.view import DispatchView
 from pytest_shark_tune.system.units import format_us
 
@@ -34,12 +33,17 @@ def draw_final(view: DispatchView) -> Figure | None:
     scale = Scale(
         low / 1.03 if is_wide else max(0.0, low - (high - low) * 0.04), high * 1.02, LEFT, RIGHT, is_log=is_wide
     )
-    drawing = Drawing(height_of(len(rows)), f"all samples of the final of {view.name}")
-    add_axis(drawing, scale, len(rows), format_us)
-    for position, (name, value, found, kind) in enumerate(rows):
-        middle = statistics.median(found) if found else None
-        add_heading(drawing, position, f"{name}  {format_us(middle)}", value, kind)
-        level = mark_of(position)
+    medians = [statistics.median(found) if found else None for *_, found, _ in rows]
+    headings = [
+        Heading(f"{name}, median {format_us(middle)}", value, kind)
+        for (name, value, _, kind), middle in zip(rows, medians, strict=True)
+    ]
+    laid = Rows(headings, f"all samples of the final of {view.name}")
+    drawing = laid.drawing
+    laid.add_axis(scale, format_us)
+    laid.add_headings()
+    for position, ((*_, found, kind), middle) in enumerate(zip(rows, medians, strict=True)):
+        level = laid.mark_of(position)
         # The samples of a row go up and down, in the order in which they were taken, so that fewer hide each other.
         drawing.dots(((scale(sample), level - 4 + number % _LANES * 2) for number, sample in enumerate(found)), kind)
         if middle is not None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 
 from pytest_shark_tune.report.html.figure import Figure, Table
-from pytest_shark_tune.report.html.rows import LEFT, RIGHT, add_heading, height_of, mark_of
+from pytest_shark_tune.report.html.rows import LEFT, RIGHT, Heading, Rows
 from pytest_shark_tune.report.html.scale import Scale
-from pytest_shark_tune.report.html.svg import Drawing
 from pytest_shark_tune.results.summary import DispatchSummary
 
 __all__ = ["draw_funnel"]
@@ -22,33 +22,42 @@ def draw_funnel(rows: Sequence[DispatchSummary]) -> Figure | None:
     if not counts["tried"]:
         return None
     generated = sum(row.generated for row in rows)
-    drawing = Drawing(height_of(len(_STAGES)) - 16, "number of candidates that passed each stage")
-    scale = Scale(0.0, max(counts.values()), LEFT, RIGHT)
     lost = _losses(rows)
-    before = generated
-    for position, (stage, count) in enumerate(counts.items()):
-        gone = ", ".join(f"{number:,} {state}" for state, number in lost.get(stage, {}).items() if number)
-        value = f"{count:,}" if count == before or stage == "tried" else f"{count:,} ({count - before:,})"
-        add_heading(drawing, position, stage, value)
-        width = scale(count) - scale(0)
-        drawing.rect(scale(0), mark_of(position) - 5, width, 10, "bar good" if count else "bar base", gone or stage)
-        before = count
+    # Stages that lost nobody are one bar.
+    bars = [
+        (", ".join(stages), count, ", ".join(lost.get(stages[0], ())))
+        for count, stages in ((count, list(stages)) for count, stages in groupby(counts, key=counts.__getitem__))
+    ]
+    headings = [
+        Heading(name, f"{count:,} ({gone})" if gone and place else f"{count:,}")
+        for place, (name, count, gone) in enumerate(bars)
+    ]
+    laid = Rows(headings, "number of candidates that passed each stage", has_axis=False)
+    laid.add_headings()
+    scale = Scale(0.0, max(counts.values()), LEFT, RIGHT)
+    for position, (name, count, gone) in enumerate(bars):
+        top, width = laid.mark_of(position) - 5, scale(count) - scale(0)
+        laid.drawing.rect(scale(0), top, width, 10, "bar good" if count else "bar base", gone or name)
     return Figure(
         "Funnel of candidates",
         f"Of {generated:,} candidates that the search could choose from, {counts['tried']:,} were tried. Each bar is "
-        "the number that passed a stage, with the loss in brackets.",
-        drawing.markup(),
+        "the number that passed its stages; in brackets is what became of the others.",
+        laid.drawing.markup(),
         _table(rows),
     )
 
 
-def _losses(rows: Sequence[DispatchSummary]) -> dict[str, Counter[str]]:
-    """Return the number of candidates of each state by the stage that they did not reach."""
+def _losses(rows: Sequence[DispatchSummary]) -> dict[str, list[str]]:
+    """Return the number of candidates of each state, in words, by the stage that they did not reach."""
     lost: dict[str, Counter[str]] = {}
     for row in rows:
         for loss in row.losses:
             lost.setdefault(loss.stage, Counter())[loss.state] += loss.count
-    return lost
+    return {
+        stage: [f"{count:,} {state.replace('_', ' ')}" for state, count in states.items() if count]
+        for stage, states in lost.items()
+        if stage != "finalists"  # Those were measured, which is no loss.
+    }
 
 
 def _table(rows: Sequence[DispatchSummary]) -> Table:

@@ -8,9 +8,8 @@ from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck
 from pytest_shark_tune.report.guard_text import GuardResult
 from pytest_shark_tune.report.html.figure import Figure, Table, interval, ratio, us
 from pytest_shark_tune.report.html.figures.intervals import RatioRow, draw_ratios
-from pytest_shark_tune.report.html.rows import LEFT, RIGHT, ROW, add_heading
+from pytest_shark_tune.report.html.rows import LEFT, RIGHT, Heading, Rows
 from pytest_shark_tune.report.html.scale import usable
-from pytest_shark_tune.report.html.svg import Drawing
 
 __all__ = ["draw_checks", "draw_speeds"]
 
@@ -21,6 +20,8 @@ _SIGNS = {
     CheckOutcome.SKIPPED: ("-", "noise"),
 }
 _MOST_ENTRIES = 60
+_NAMED = 72.0
+"""The least width of a field that has room for the name of its check."""
 
 
 def draw_checks(results: Sequence[GuardResult]) -> Figure:
@@ -29,31 +30,34 @@ def draw_checks(results: Sequence[GuardResult]) -> Figure:
     entries = list(dict.fromkeys((result.spec, result.verdict.entry) for result in results))
     found = {(result.spec, result.verdict.entry, result.verdict.check): result.verdict for result in results}
     shown = entries[:_MOST_ENTRIES]
-    drawing = Drawing(len(shown) * ROW + 24, "outcome of every check of every entry")
+    headings = [
+        _heading(entry, [found[spec, entry, check].outcome for check in checks if (spec, entry, check) in found])
+        for spec, entry in shown
+    ]
     width = (RIGHT - LEFT) / max(1, len(checks))
+    is_named = width >= _NAMED
+    rows = Rows(headings, "outcome of every check of every entry", has_axis=not is_named)
+    rows.add_headings()
     for position, (spec, entry) in enumerate(shown):
-        top = position * ROW
-        outcomes = [found[spec, entry, check].outcome for check in checks if (spec, entry, check) in found]
-        worst = next((outcome for outcome in reversed(CheckOutcome) if outcome in outcomes), CheckOutcome.PASSED)
-        worst = CheckOutcome.FAILED if CheckOutcome.FAILED in outcomes else worst
-        add_heading(drawing, position, entry, str(worst), _SIGNS[worst][1])
+        middle = rows.mark_of(position)
         for number, check in enumerate(checks):
             verdict = found.get((spec, entry, check))
             if verdict is None:
                 continue
             sign, kind = _SIGNS[verdict.outcome]
             tip = f"{entry}-{check}: {verdict.outcome} {verdict.reason or verdict.note}".strip()
-            drawing.rect(LEFT + number * width, top + 17, width - 2, 15, f"cell {kind}", tip)
-            drawing.text(LEFT + (number + 0.5) * width, top + 29, sign, "sign", anchor="middle")
-    for number, check in enumerate(checks):
-        place = LEFT + (number + 0.5) * width
-        drawing.text(place, len(shown) * ROW + 15, str(check), "tick", anchor="middle")
+            left, text = LEFT + number * width, f"{sign} {check}" if is_named else sign
+            rows.drawing.rect(left, middle - 6, width - 2, 15, f"cell {kind}", tip)
+            rows.drawing.text(left + width / 2 - 1, middle + 5.5, text, f"sign {kind}", anchor="middle")
+    if not is_named:
+        for number, check in enumerate(checks):
+            rows.drawing.text(LEFT + (number + 0.5) * width, rows.bottom + 14, str(check), "tick", anchor="middle")
     rest = len(entries) - len(shown)
     return Figure(
         "Checks",
         "✓ kept, ✗ broken, ? undecided, - skipped: a field for each check of each entry."
         f"{f' {rest} more entries are in the table.' if rest > 0 else ''}",
-        drawing.markup(),
+        rows.drawing.markup(),
         Table(
             ("entry", "check", "outcome", "reason or remark", "spec", "where"),
             [
@@ -70,6 +74,14 @@ def draw_checks(results: Sequence[GuardResult]) -> Figure:
             words=frozenset(range(6)),
         ),
     )
+
+
+def _heading(entry: str, outcomes: Sequence[CheckOutcome]) -> Heading:
+    """Return the name of an entry with the worst outcome of its checks, and the number of those that were skipped."""
+    ranks = (CheckOutcome.FAILED, CheckOutcome.UNDECIDED, CheckOutcome.PASSED, CheckOutcome.SKIPPED)
+    worst = min(outcomes, key=ranks.index)
+    skipped = outcomes.count(CheckOutcome.SKIPPED) if worst is not CheckOutcome.SKIPPED else 0
+    return Heading(entry, f"{worst}, {skipped} skipped" if skipped else str(worst), _SIGNS[worst][1])
 
 
 def draw_speeds(results: Sequence[GuardResult]) -> Figure | None:

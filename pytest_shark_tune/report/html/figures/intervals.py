@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_shark_tune.report.html.figure import interval, ratio
-from pytest_shark_tune.report.html.rows import LEFT, RIGHT, add_axis, add_heading, height_of, mark_of
+from pytest_shark_tune.report.html.rows import LEFT, RIGHT, Heading, Rows
 from pytest_shark_tune.report.html.scale import ratio_scale
-from pytest_shark_tune.report.html.svg import Drawing
 
 __all__ = ["MOST_ROWS", "RatioRow", "draw_ratios"]
 
-MOST_ROWS = 40
+MOST_ROWS = 24
 """The most rows of a drawing; the table beside it has all."""
 
 
@@ -27,7 +26,7 @@ class RatioRow:
     kind: str
     """The class of the mark: ``good``, ``noise``, ``bad`` or ``base``."""
     remark: str = ""
-    """A word that takes the place of the interval at the end of the row."""
+    """A word about the ratio, which is shown beside the pointer: its kind shows in the color."""
     recorded: tuple[float, float] | None = None
     """An earlier interval, drawn behind."""
 
@@ -35,8 +34,7 @@ class RatioRow:
     def value(self) -> str:
         """The ratio and its interval as text."""
         bounds = interval(self.low, self.high)
-        shown = f"{ratio(self.ratio)}{f' ({bounds})' if bounds else ''}"
-        return f"{shown} {self.remark}".strip()
+        return f"{ratio(self.ratio)}{f' ({bounds})' if bounds else ''}"
 
 
 def draw_ratios(rows: Sequence[RatioRow], label: str) -> str:
@@ -44,11 +42,12 @@ def draw_ratios(rows: Sequence[RatioRow], label: str) -> str:
     rows = rows[:MOST_ROWS]
     bounds = [bound for row in rows for bound in (row.low, row.high, *(row.recorded or ()))]
     scale = ratio_scale((row.ratio for row in rows), bounds, LEFT, RIGHT)
-    drawing = Drawing(height_of(len(rows)), label)
-    add_axis(drawing, scale, len(rows), lambda tick: f"{tick:.3g}x", one=1.0)
+    laid = Rows([Heading(row.name, row.value, row.kind) for row in rows], label)
+    drawing = laid.drawing
+    laid.add_axis(scale, lambda tick: f"{tick:.3g}x", one=1.0)
+    laid.add_headings()
     for position, row in enumerate(rows):
-        middle = mark_of(position)
-        add_heading(drawing, position, row.name, row.value, row.kind)
+        middle = laid.mark_of(position)
         if row.recorded is not None:
             low, high = map(scale, row.recorded)
             drawing.rect(low, middle - 5, high - low, 10, "recorded", f"recorded {interval(*row.recorded)}")
@@ -57,5 +56,6 @@ def draw_ratios(rows: Sequence[RatioRow], label: str) -> str:
             for bound in (row.low, row.high):
                 if scale.low <= bound <= scale.high:
                     drawing.line(scale(bound), middle - 4, scale(bound), middle + 4, f"whisker {row.kind}")
-        drawing.circle(scale(row.ratio), middle, 4.5, f"dot {row.kind}", f"{row.name}: {row.value}")
+        tip = f"{row.name}: {row.value} {row.remark}".strip()
+        drawing.circle(scale(row.ratio), middle, 4.5, f"dot {row.kind}", tip)
     return drawing.markup()

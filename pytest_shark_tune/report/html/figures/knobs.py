@@ -76,7 +76,7 @@ def draw_parallel(view: DispatchView, knobs: Sequence[str]) -> Figure | None:
     rest = len(knobs) - len(axes)
     return Figure(
         "Parallel coordinates",
-        "A line is a candidate: its value of each knob, and its ratio to the default at the right. The darkest lines "
+        "A line is a candidate: its value of each knob, and its ratio to the default at the right. The strongest lines "
         f"are the fastest tenth.{f' {rest} less important knobs are in the table.' if rest > 0 else ''}",
         drawing.markup(),
         candidate_table(view),
@@ -97,11 +97,11 @@ def draw_slices(view: DispatchView, knobs: Sequence[str]) -> Figure | None:
         left, top = number % columns * width, number // columns * height
         axis = _Axis([value for record in records if (value := _values(record).get(name)) is not None])
         vertical = Scale(min(ratios) / 1.02, max(ratios) * 1.02, top + height - 26, top + 20, is_log=True)
-        drawing.text(left + 30, top + 13, fit(name, width - 34), "tick name", tip=name)
-        drawing.line(left + 28, top + height - 24, left + width - 6, top + height - 24, "axis")
+        drawing.text(left + 36, top + 13, fit(name, width - 40), "tick name", tip=name)
+        drawing.line(left + 35, top + height - 24, left + width - 6, top + height - 24, "axis")
         for tick in vertical.ticks(3)[:3]:
-            drawing.line(left + 28, vertical(tick), left + width - 6, vertical(tick), "grid")
-            drawing.text(left + 25, vertical(tick) + 3.5, f"{tick:.2g}x", "tick small", anchor="end")
+            drawing.line(left + 35, vertical(tick), left + width - 6, vertical(tick), "grid")
+            drawing.text(left + 32, vertical(tick) + 3.5, f"{tick:.2g}x", "tick small", anchor="end")
         dots: dict[str, list[tuple[float, float]]] = {kind: [] for kind in _CLASSES}
         of_values: dict[int | str, list[float]] = defaultdict(list)
         for record in records:
@@ -109,15 +109,15 @@ def draw_slices(view: DispatchView, knobs: Sequence[str]) -> Figure | None:
             if value is None or record.ratio is None:
                 continue
             of_values[value].append(record.ratio)
-            dots[kinds[record.id]].append((axis.place(value, left + 38, left + width - 14), vertical(record.ratio)))
+            dots[kinds[record.id]].append((axis.place(value, left + 44, left + width - 14), vertical(record.ratio)))
         for kind in _CLASSES:
             drawing.dots(dots[kind], kind)
-        for value in axis.shown(max(2, int((width - 52) / (6 * min(axis.letters, 6) + 8)))):
-            place = axis.place(value, left + 38, left + width - 14)
+        for value in axis.shown(max(2, int((width - 58) / (6 * min(axis.letters, 6) + 8)))):
+            place = axis.place(value, left + 44, left + width - 14)
             drawing.text(place, top + height - 11, fit(str(value), 34), "tick small", anchor="middle")
         for value, found in sorted(of_values.items(), key=lambda item: axis.order(item[0])):
             middle = statistics.median(found)
-            place = axis.place(value, left + 38, left + width - 14)
+            place = axis.place(value, left + 44, left + width - 14)
             drawing.line(place - 6, vertical(middle), place + 6, vertical(middle), "median", f"median {middle:.2f}x")
             rows.append((name, str(value), str(len(found)), ratio(middle), ratio(max(found))))
     return Figure(

@@ -8,9 +8,8 @@ from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.measurement.roofline import rates_of
 from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.report.html.figure import Figure, Table, us
-from pytest_shark_tune.report.html.rows import LEFT, RIGHT, add_axis, add_heading, height_of, mark_of
+from pytest_shark_tune.report.html.rows import LEFT, RIGHT, Heading, Rows
 from pytest_shark_tune.report.html.scale import Scale
-from pytest_shark_tune.report.html.svg import Drawing
 from pytest_shark_tune.report.html.view import DispatchView, gains_of, profiles_of
 from pytest_shark_tune.results.summary import Summary
 from pytest_shark_tune.system.units import format_us
@@ -33,15 +32,18 @@ def _figure(
     profile: Profile, shares: Sequence[Share], gains: Mapping[str, float], roots: Mapping[str, RootOp]
 ) -> Figure:
     shown = shares[:_MOST_ROWS]
-    drawing = Drawing(height_of(len(shown)), f"time of each dispatch of {profile.source} before and after")
+    rows = Rows(
+        [_heading(share, gains.get(share.dispatch)) for share in shown],
+        f"time of each dispatch of {profile.source} before and after",
+    )
+    drawing = rows.drawing
     scale = Scale(0.0, max(share.time_us for share in shown) * 1.02, LEFT, RIGHT)
-    add_axis(drawing, scale, len(shown), lambda tick: format_us(tick) if tick else "0")
+    rows.add_axis(scale, lambda tick: format_us(tick) if tick else "0")
+    rows.add_headings()
     for position, share in enumerate(shown):
-        middle, after_us = mark_of(position), share.time_us / gains.get(share.dispatch, 1.0)
+        middle, after_us = rows.mark_of(position), share.time_us / gains.get(share.dispatch, 1.0)
         is_faster = share.dispatch in gains
-        value = format_us(share.time_us) + (f" to {format_us(after_us)}" if is_faster else "")
-        add_heading(drawing, position, share.dispatch, value, "good" if is_faster else "")
-        tip = f"{share.dispatch}: {share.reason or value}"
+        tip = f"{share.dispatch}: {share.reason or _heading(share, gains.get(share.dispatch)).value}"
         drawing.rect(scale(0), middle - 6, scale(share.time_us) - scale(0), 12, f"bar {_kind(share)}", tip)
         if is_faster:
             drawing.rect(scale(0), middle - 6, scale(after_us) - scale(0), 12, "bar good", tip)
@@ -72,6 +74,12 @@ def _figure(
 
 def _kind(share: Share) -> str:
     return "untunable" if share.reason else "base"
+
+
+def _heading(share: Share, gain: float | None) -> Heading:
+    if gain is None:
+        return Heading(share.dispatch, format_us(share.time_us))
+    return Heading(share.dispatch, f"{format_us(share.time_us)} to {format_us(share.time_us / gain)}", "good")
 
 
 def _row(share: Share, gain: float | None, root: RootOp | None) -> tuple[str, ...]:

@@ -40,11 +40,15 @@ def dispatch_speedups(views: Sequence[DispatchView]) -> Figure | None:
     )
     return Figure(
         "Speedups of dispatches",
-        "Default time by best time in the final, with the interval for one more fresh process. Grey rows have no entry "
-        f"in the spec, and a line without an end goes on.{f' {rest} more are in the table.' if rest > 0 else ''}",
+        "Default time by best time in the final, with the interval for one more fresh process. A line without an end "
+        f"goes on. Grey rows have no entry in the spec: the table says why.{_more(rest)}",
         draw_ratios([row for _, row in found], "speedup of each dispatch with its interval"),
         table,
     )
+
+
+def _more(rest: int) -> str:
+    return f" {rest} more are in the table." if rest > 0 else ""
 
 
 def model_speedups(summary: Summary) -> Figure | None:

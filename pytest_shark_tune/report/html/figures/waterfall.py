@@ -9,9 +9,8 @@ from pytest_shark_tune.plan.profile import Profile
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import SourceCheck
 from pytest_shark_tune.report.html.figure import Figure, Table, us
-from pytest_shark_tune.report.html.rows import LEFT, RIGHT, add_axis, add_heading, height_of, mark_of
+from pytest_shark_tune.report.html.rows import LEFT, RIGHT, Heading, Rows
 from pytest_shark_tune.report.html.scale import Scale, usable
-from pytest_shark_tune.report.html.svg import Drawing
 from pytest_shark_tune.report.html.view import gains_of, profiles_of
 from pytest_shark_tune.results.summary import Summary
 from pytest_shark_tune.system.units import format_us
@@ -93,21 +92,21 @@ def _change(name: str, start_us: float, end_us: float) -> Step:
 
 
 def _figure(source: str, steps: Sequence[Step]) -> Figure:
-    drawing = Drawing(height_of(len(steps)), f"from the default time of {source} to its tuned time")
+    values = [_value(step, is_whole=_is_whole(position, steps)) for position, step in enumerate(steps)]
+    headings = [Heading(step.name, value) for step, value in zip(steps, values, strict=True)]
+    rows = Rows(headings, f"from the default time of {source} to its tuned time")
+    drawing = rows.drawing
     scale = Scale(0.0, max(max(step.start_us, step.end_us) for step in steps) * 1.02 or 1.0, LEFT, RIGHT)
-    add_axis(drawing, scale, len(steps), lambda tick: format_us(tick) if tick else "0")
-    for position, step in enumerate(steps):
-        value = _value(step, is_whole=_is_whole(position, steps))
-        add_heading(drawing, position, step.name, value)
-        low, high = sorted((step.start_us, step.end_us))
-        drawing.rect(
-            scale(low), mark_of(position) - 5, scale(high) - scale(low), 10, f"bar {step.kind}", f"{step.name}: {value}"
-        )
-        if position + 1 < len(steps):
-            drawing.line(
-                scale(step.end_us), mark_of(position) + 5, scale(step.end_us), mark_of(position + 1) - 5, "link"
-            )
-    rows = [
+    rows.add_axis(scale, lambda tick: format_us(tick) if tick else "0")
+    for position, step in enumerate(steps[:-1]):
+        place = scale(step.end_us)
+        drawing.line(place, rows.mark_of(position) + 5, place, rows.mark_of(position + 1) - 5, "link")
+    rows.add_headings()
+    for position, (step, value) in enumerate(zip(steps, values, strict=True)):
+        left, right = map(scale, sorted((step.start_us, step.end_us)))
+        tip = f"{step.name}: {value}"
+        drawing.rect(left, rows.mark_of(position) - 5, right - left, 10, f"bar {step.kind}", tip)
+    table = [
         (step.name, "" if _is_whole(at, steps) else us(-step.saved_us), us(step.end_us))
         for at, step in enumerate(steps)
     ]
@@ -116,7 +115,7 @@ def _figure(source: str, steps: Sequence[Step]) -> Figure:
         "From the default time to the time with the spec. A dispatch saves its time in the profile less that time "
         "divided by its speedup; the measurement of the whole model has the last word.",
         drawing.markup(),
-        Table(("step", "change us", "time then us"), rows),
+        Table(("step", "change us", "time then us"), table),
     )
 
 

@@ -9,6 +9,7 @@ from statistics import median
 import msgspec
 import pytest
 
+from pytest_shark_tune.guard.history import HistoryPoint
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult
@@ -67,8 +68,18 @@ def test_the_speedups_are_those_of_the_summary(page: Page, model: FinishedRun) -
     assert columns["speedup"] == [f"{row.speedup:.2f}x" if row.speedup else "" for row in model.summary.dispatches]
     drawn = " ".join(texts_of(page.drawings[2]))
     assert "14.90x (2.12 to 104.72)" in drawn
-    assert "11.97x (2.67 to 53.76) not in the spec" in drawn
-    assert "3.34x (0.39 to 28.37) unproven" in drawn
+    assert "11.97x (2.67 to 53.76) not in the spec" in page.text
+    assert "3.34x (0.39 to 28.37) unproven" in page.text
+
+
+def test_dispatches_that_are_dropped_for_one_reason_share_a_line(model: FinishedRun) -> None:
+    dropped = {f"matmul_{number}": "det is in another form" for number in range(5)}
+    summary = msgspec.structs.replace(model.summary, dropped=dropped | {"conv": "it does not pay"})
+    shown = Page(tuning_page([FinishedRun(model.name, summary, (), ())])).shown
+    assert (
+        "5 dispatches are not in the spec: det is in another form (matmul_0, matmul_1, matmul_2 and 2 more)." in shown
+    )
+    assert "conv is not in the spec: it does not pay." in shown
 
 
 def test_the_waterfall_leads_from_the_default_to_the_measured_time(page: Page) -> None:
@@ -243,8 +254,50 @@ def test_the_page_of_a_guarding_run_has_every_check_and_the_recorded_speeds() ->
     assert speeds["interval"] == ["1.40 to 1.60"]
     assert speeds["recorded interval"] == ["1.65 to 1.75"]
     checks, _ = page.drawings
-    assert [text for text in texts_of(checks) if text in "✓✗?-"] == ["✗", "✓"]
-    assert "broken" in texts_of(checks)
+    assert texts_of(checks) == ["matmul", "broken", "✗ correct", "✓ fast"]
+
+
+def test_fields_of_many_checks_have_their_names_below() -> None:
+    results = [
+        msgspec.structs.replace(KEPT, verdict=Verdict(entry="matmul", check=check, outcome=CheckOutcome.SKIPPED))
+        for check in EntryCheck
+    ]
+    checks, *_ = Page(guard_page(results)).drawings
+    assert texts_of(checks) == ["matmul", "skipped", *"-" * len(EntryCheck), *map(str, EntryCheck)]
+
+
+def test_the_history_has_its_scale_its_dates_and_its_changes() -> None:
+    point = HistoryPoint(
+        run="0", time="", entry="matmul", config="c", outcome="kept", us=50.0, default_us=100.0, ratio=2.0,
+        ratio_low=1.96, ratio_high=2.04, rounds=6, target="llvm-cpu", device="some CPU", processors=2, machine="m",
+        iree="3.13.0", runtime="3.13.0",
+    )  # fmt: skip
+    history = [
+        msgspec.structs.replace(
+            point,
+            run=str(day),
+            time=f"2026-01-{day:02}T05:00:00Z",
+            us=(62.5 if day > 20 else 50.0) + day % 3 / 10,
+            ratio=(1.6 if day > 20 else 2.0) - day % 3 / 100,
+            outcome="broken" if day > 20 else "kept",
+        )
+        for day in range(1, 31)
+    ]
+    page = Page(guard_page([KEPT], history=history))
+    assert_self_contained(page)
+    drawing = page.drawings[-1]
+    assert texts_of(drawing)[:2] == ["matmul", "1.60x (1.96 to 2.04)"]
+    assert {"1x", "2026-01-01", "2026-01-30, 30 runs"} <= set(texts_of(drawing))
+    kinds = [circle.get("class") for circle in drawing.iter(f"{SVG}circle")]
+    assert kinds == ["dot good"] * 20 + ["dot bad"] * 10
+    assert "matmul: the speedup over the default fell by" in page.shown
+
+
+def test_no_name_is_cut_for_the_value_beside_it() -> None:
+    name = "depthwise_conv_2d_nchw_chw_1x32x160x160_3x3_s2x2_f32"
+    long = msgspec.structs.replace(KEPT, verdict=msgspec.structs.replace(KEPT.verdict, entry=name))
+    for drawing in Page(guard_page([long])).drawings:
+        assert name in texts_of(drawing)
 
 
 def test_a_run_that_guarded_nothing_says_so() -> None:
