@@ -81,17 +81,25 @@ def choose_forms(
     return tuple(marked)
 
 
-def estimated_us(plan: Plan, profile: Profile, limits: Limits) -> float:
+def estimated_us(plan: Plan, profile: Profile, limits: Limits, raced_us: float | None = None) -> float:
     """Estimate the time of a model once its dispatches are tuned, in microseconds.
 
     A dispatch that cannot be tuned keeps its time. The others reach a part of the roofline that depends on their kind.
+
+    Args:
+        plan: The dispatches of the model.
+        profile: Their times untuned.
+        limits: The device's limits.
+        raced_us: The time of the model untuned, beside other forms. The profiles of forms are measured one after the
+            other, while the speed of a machine changes, so their times are scaled by it.
     """
     dispatches = {task.name: task.dispatch for task in plan.tasks}
-    total = profile.outside_us
+    scale = raced_us / profile.model_us if raced_us and profile.model_us else 1.0
+    total = profile.outside_us * scale
     for part in profile.shares:
-        dispatch = dispatches.get(part.dispatch)
-        floor = part.calls * _tuned_us(dispatch, limits) if dispatch is not None else part.time_us
-        total += min(part.time_us, floor)
+        dispatch, untuned_us = dispatches.get(part.dispatch), part.time_us * scale
+        floor = part.calls * _tuned_us(dispatch, limits) if dispatch is not None else untuned_us
+        total += min(untuned_us, floor)
     return total
 
 

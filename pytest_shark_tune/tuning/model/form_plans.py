@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 from typing import TypeAlias
 
 from msgspec.structs import replace
@@ -127,6 +128,8 @@ class FormPlanner:
     ) -> dict[str, float]:
         """The estimated time of forms once they are tuned, as far as they can be profiled, by name."""
         found = {}
+        results = list(results)
+        usual_us = [result.measurement.baseline_median_us for result in results if result.measurement]
         for result in results:
             try:
                 planned = self._defaults_of(plan, source, result.form)
@@ -136,7 +139,9 @@ class FormPlanner:
                 self._race.report(f"{result.source}: it is not profiled: {error}")
                 continue
             if limits is not None:
-                found[result.form.name] = estimated_us(planned, profile, limits)
+                ratio = result.measurement.ratio if result.measurement else 1.0
+                raced_us = median(usual_us) / ratio if usual_us else None
+                found[result.form.name] = estimated_us(planned, profile, limits, raced_us)
         return found
 
     def _defaults_of(self, plan: Plan, source: Source, form: Form) -> Plan:

@@ -74,7 +74,7 @@ class FormRace:
             others = sorted((form for form in forms if form != rewritten), key=race.promise, reverse=True)
             both = (combined(rewritten, form) for form in others if race.promise(form) > 1 - 2 * NOISE_FLOOR)
             race.add(list(islice(filter(None, both), _COMBINED)))
-        race.add(race.prepared(forms))
+        race.add(race.prepared(forms, rewritten))
         return race.results
 
 
@@ -154,9 +154,10 @@ class _Race:
         near = [form for form in forms if self._ratio(form) > 1 - 2 * NOISE_FLOOR]
         return max(near, key=self._ratio, default=None)
 
-    def prepared(self, forms: Iterable[Form]) -> list[Form]:
-        """The forms that pay only once their dispatches are tuned, each together with the fastest others."""
-        near = [result.form for result in contenders(self.results, is_short=True) if not result.form.is_default]
+    def prepared(self, forms: Iterable[Form], rewritten: Form | None) -> list[Form]:
+        """The forms that pay only once their dispatches are tuned, with the best rewrites and with the fastest."""
+        fastest = [result.form for result in contenders(self.results, is_short=True) if not result.form.is_default]
+        near = dict.fromkeys([*filter(None, [rewritten]), *fastest])
         preparing = (form for form in forms if is_preparation(form) and self._ratio(form))
         return [both for first in preparing for second in near if (both := combined(first, second)) is not None]
 

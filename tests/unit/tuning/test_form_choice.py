@@ -121,6 +121,7 @@ def test_an_estimate_never_exceeds_the_measured_time() -> None:
     profile = Profile(source="model", function="main", model_us=6000.0, shares=(tunable, fixed), measured="")
     rest_us, floor_us = 700.0, 2 * 2 * 64**3 / 1e3
     assert estimated_us(plan(task), profile, LIMITS) == rest_us + 300.0 + floor_us
+    assert estimated_us(plan(task), profile, LIMITS, raced_us=3000.0) == (rest_us + 300.0) / 2 + floor_us
     quick = replace(profile, shares=(replace(tunable, time_us=10.0), fixed), model_us=None)
     assert estimated_us(plan(task), quick, LIMITS) == 310.0
 
