@@ -9,7 +9,6 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import SourceCheck
 from pytest_shark_tune.report.compare.comparison import Comparison, Ratio, Row, Verdict, speed_verdict, timed
-from pytest_shark_tune.report.times_table import best_us
 from pytest_shark_tune.results.merge_runs import FinishedRun
 from pytest_shark_tune.results.summary import Summary
 
@@ -76,7 +75,7 @@ def _speeds(summary: Summary) -> Iterator[tuple[str, _Speed]]:
             yield row.name, _Speed(False, None, timed(None, row.baseline_us) or "no time")
         else:
             ratio = Ratio.of(row.speedup, row.speedup_low, row.speedup_high)
-            yield row.name, _Speed(True, ratio, timed(ratio, best_us(row)), row.winner)
+            yield row.name, _Speed(True, ratio, timed(ratio, row.fastest_us), row.winner)
 
 
 def _row(name: str, base: _Speed | None, head: _Speed | None) -> Row | None:
