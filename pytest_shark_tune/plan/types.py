@@ -123,6 +123,10 @@ class KernelTask(_Tried, frozen=True, kw_only=True):
 AnyTask: TypeAlias = Task | KernelTask
 
 
+_MARGIN, _CHECK_S, _MODEL_RUNS = 1.25, 20.0, 250
+"""What follows the finals takes 20 s and 250 runs of a model, by runs of two models, and a quarter more to be safe."""
+
+
 class FormResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one form of a model, compiled as a whole and untuned."""
 
@@ -142,6 +146,8 @@ class FormResult(msgspec.Struct, frozen=True, kw_only=True):
     """The time that the model may take once its dispatches are tuned, if that was estimated."""
     is_tuned: bool = False
     """Whether its dispatches are tuned in this run."""
+    compile_s: float = 0.0
+    """The seconds that the compilation of the whole model took; 0 if it was not compiled for this."""
     wrong_part: str = ""
     """A module with a small part of the model that the form computes wrong; in summaries the name of its file."""
 
@@ -177,6 +183,23 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The sources that are measured end to end: models with a function to run and a dispatch to tune."""
         tuned = {member.source for task in self.tasks for member in task.dispatch.members}
         return tuple(model for model in self.sources if model.run_whole and not model.is_op and model.name in tuned)
+
+    @property
+    def models_s(self) -> float | None:
+        """About the seconds from the finals to the end of a run: 0 without models, ``None`` if that is not known.
+
+        Each tuned form is compiled with the spec. Whole models are checked and timed in a few rounds.
+        """
+        total_s = 0.0
+        for name in {model.model_name for model in self.models}:
+            results = [result for result in self.forms if result.model == name]
+            compile_s = max((result.compile_s for result in results), default=0.0)
+            raced_us = [result.measurement.baseline_median_us for result in results if result.measurement]
+            if not compile_s or not raced_us:
+                return None
+            compiled = sum(result.is_tuned for result in results) * compile_s
+            total_s += _MARGIN * (compiled + _CHECK_S + _MODEL_RUNS * min(raced_us) / 1e6)
+        return total_s
 
     @property
     def left_out(self) -> tuple[Share, ...]:

@@ -58,13 +58,13 @@ class RunProgress:
         if budget.total_s is not None:
             self._add(Stage.EXTRACT, work=Workload(finals=0, models=0, total_s=budget.left_s))
 
-    def begin_search(self, tests: Counter[Phase], budget: TimeBudget, *, has_models: bool, devices: int) -> None:
+    def begin_search(self, tests: Counter[Phase], budget: TimeBudget, *, models_s: float | None, devices: int) -> None:
         """Begin to try candidates; the rest of the run is known from now on.
 
         Args:
             tests: the number of tests of each phase.
             budget: the time of the run.
-            has_models: whether whole models are measured at the end.
+            models_s: the seconds that whole models take at the end, 0 without models; ``None`` if unknown.
             devices: the number of devices.
         """
         self._tests = tests
@@ -72,9 +72,9 @@ class RunProgress:
             finals=tests[Phase.FINAL], models=sum(tests[phase] for phase in _AFTER_FINALS), devices=max(1, devices)
         )
         if budget.total_s is not None:
-            search_s = budget.for_trying_s(has_models=has_models)
+            search_s = budget.for_trying_s(models_s)
             self._search_ends_s = self.passed_s + search_s
-            finals_s = budget.for_finals_s(has_models=has_models)
+            finals_s = budget.for_finals_s(models_s)
             work = msgspec.structs.replace(work, search_s=search_s, finals_s=finals_s, total_s=budget.left_s)
         self._detail = "compiling the first candidates"
         self._add(Stage.SEARCH, work=work)

@@ -12,7 +12,8 @@ __all__ = ["TimeBudget"]
 _FORMS, _TRYING, _FINALS = 0.25, 0.6, 0.8
 """The parts of the time after which each phase ends, in a run with whole models.
 
-What follows the finals compiles each model about twice and runs it for some seconds.
+What follows the finals compiles each model about twice and runs it for some seconds. If that is known to take less, the
+search and the finals get the rest.
 """
 _TRYING_OPS, _FINALS_OPS = 0.75, 0.95
 """The same without whole models."""
@@ -51,13 +52,28 @@ class TimeBudget(msgspec.Struct, frozen=True, kw_only=True):
         """The seconds that are left for compiling and timing forms of models."""
         return self._until_s(_FORMS)
 
-    def for_trying_s(self, *, has_models: bool) -> float:
-        """The seconds that are left for trying candidates: at least half of what is left of the run."""
-        return max(self._until_s(_TRYING if has_models else _TRYING_OPS), self.left_s / 2)
+    def for_trying_s(self, models_s: float | None) -> float:
+        """The seconds that are left for trying candidates: at least half of what is left of the run.
 
-    def for_finals_s(self, *, has_models: bool) -> float:
-        """The seconds that are left for the finals of dispatches: at least half of what is left of the run."""
-        return max(self._until_s(_FINALS if has_models else _FINALS_OPS), self.left_s / 2)
+        Args:
+            models_s: The seconds that whole models are expected to take, 0 without models; ``None`` if unknown.
+        """
+        until = self._finals_until(models_s) * _TRYING / _FINALS if models_s != 0 else _TRYING_OPS
+        return max(self._until_s(until), self.left_s / 2)
+
+    def for_finals_s(self, models_s: float | None) -> float:
+        """The seconds that are left for the finals of dispatches: at least half of what is left of the run.
+
+        Args:
+            models_s: The seconds that whole models are expected to take, 0 without models; ``None`` if unknown.
+        """
+        return max(self._until_s(self._finals_until(models_s)), self.left_s / 2)
+
+    def _finals_until(self, models_s: float | None) -> float:
+        """The part of the time after which the finals end."""
+        if models_s is None or self.total_s is None:
+            return _FINALS
+        return min(max(1 - models_s / self.total_s, _FINALS), _FINALS_OPS)
 
     def _until_s(self, part: float) -> float:
         if self.total_s is None:

@@ -249,7 +249,7 @@ class Finals:
 
     def _limit_s(self, tasks: Sequence[Task], plan: Plan) -> float:
         """The seconds for the finals of these dispatches: their part of the time that is left for all of them."""
-        left_s = self.budget.for_finals_s(has_models=bool(plan.models))
+        left_s = self.budget.for_finals_s(plan.models_s)
         if left_s == math.inf:
             return left_s
         held = {final.dispatch for final in journal.read(self.run.finals, FinalRecord)}

@@ -38,7 +38,7 @@ def describe_shares(time_s: float) -> str:
     """Return how the time of a run is shared out, by when each stage ends."""
     shares = TimeBudget(total_s=time_s).shares
     ends = ", ".join(f"{stage} until {format_s(part * time_s)}" for stage, part in shares.items())
-    return f"{format_s(time_s)} (--tune-time): {ends}; without whole models the search and the finals get more"
+    return f"{format_s(time_s)} (--tune-time): {ends}; they get what whole models do not need"
 
 
 def describe_spent(events: list[Event], total_s: float) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
 
 from pytest_shark_tune.plan.costs import model_costs
 from pytest_shark_tune.plan.roles import Phase
-from pytest_shark_tune.plan.types import Task
+from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.plugin.reporting import end_run
 from pytest_shark_tune.plugin.tune.setup import Setup
 from pytest_shark_tune.plugin.xdist.order import RunOrder
@@ -28,6 +28,12 @@ __all__ = ["TuningRun"]
 
 _SMALLEST_BATCH, _LARGEST_BATCH = 4, 16
 """Limits of a batch. Its candidates are compiled together, so the last are chosen without results of the first."""
+
+
+def _models_s(plans: Iterable[Plan]) -> float | None:
+    """About the seconds that the whole models of plans take after the finals; ``None`` if that is not known."""
+    found = [plan.models_s for plan in plans]
+    return None if None in found else sum(filter(None, found))
 
 
 class TuningRun:
@@ -69,7 +75,7 @@ class TuningRun:
         self.progress.begin_search(
             Counter(phases) - Counter(phases[index] for index in needless),
             settings.budget,
-            has_models=any(plan.models for plan in self._store.plans),
+            models_s=_models_s(self._store.plans),
             devices=len(settings.devices),
         )
         self.order = RunOrder(phases, self.scheduler, needless)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from threading import Lock
 
@@ -35,11 +36,14 @@ class FormBuilds:
         self._model = model
         self._untuned = untuned
         self._bindings = Lock()
+        self.seconds: dict[str, float] = {}
+        """The time that the compilation of a form took, by its name."""
         self._by_sources: dict[str, str] = {}
         self._by_binary = {file_digest(default): DEFAULT_FORM.name}
 
     def build(self, form: Form) -> Path | FormResult:
         """Compile a form, or return its result if it fails or equals another."""
+        began_s = time.monotonic()
         failed = FormResult(model=self._model.name, form=form, state=State.COMPILE_FAILED)
         try:
             source = form_source(self._model, form)
@@ -61,6 +65,7 @@ class FormBuilds:
             return replace(failed, state=failure.state, reason=reason)
         except (CandidateFailed, InputError) as error:
             return replace(failed, reason=str(error))
+        self.seconds[form.name] = round(time.monotonic() - began_s, 3)
         owner = self._by_binary.setdefault(file_digest(vmfb), form.name)
         if owner != form.name:
             return _equal(failed, owner, "it compiles to the same binary")

@@ -184,5 +184,10 @@ class _Race:
 
     def _note(self, form: Form, state: str, reason: str = "", measurement: Measurement | None = None) -> None:
         self._results[form.name] = FormResult(
-            model=self._model.name, form=form, state=state, reason=reason, measurement=measurement
+            model=self._model.name,
+            form=form,
+            state=state,
+            reason=reason,
+            measurement=measurement,
+            compile_s=self._builds.seconds.get(form.name, 0.0),
         )

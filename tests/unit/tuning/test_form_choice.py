@@ -153,3 +153,13 @@ def test_entries_of_a_form_that_lost_are_dropped() -> None:
     record = FormRecord(model="model", form=IM2COL, target="llvm-cpu", device="", iree="")
     lost = losing_entries(joined, [record], ["both", "only", "other"])
     assert lost == {"only": "model is compiled in the form im2col, which has no such dispatch"}
+
+
+def test_the_time_of_whole_models_is_known_from_the_race_of_their_forms() -> None:
+    sources = (replace(source("model"), functions={"main": ()}), source("model-im2col", IM2COL))
+    task = of_source(make_task("matmul", 64), "model", "model-im2col")
+    raced = replace(measured(IM2COL, 2.0), is_tuned=True, compile_s=8.0)
+    tuned = replace(plan(task, sources=sources), forms=(measured(DEFAULT_FORM, None), raced))
+    assert tuned.models_s == pytest.approx(1.25 * (8.0 + 20.0 + 250 * 100e-6))
+    assert replace(tuned, forms=()).models_s is None
+    assert replace(tuned, tasks=()).models_s == 0.0
