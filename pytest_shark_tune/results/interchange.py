@@ -13,7 +13,7 @@ import msgspec
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.results.replay import Landscape, LandscapeCandidate, read_landscape
-from pytest_shark_tune.system.files import decode_json, read_plain
+from pytest_shark_tune.system.files import decode_json, read_packed
 
 __all__ = ["read_any_landscape"]
 
@@ -83,7 +83,7 @@ class _Config(msgspec.Struct, frozen=True):
 
 
 def read_any_landscape(path: Path) -> Landscape:
-    """Read a landscape of ours, T4 results, or a cache file of Kernel Tuner.
+    """Read a landscape of ours, T4 results, or a cache file of Kernel Tuner, compressed by gzip or not.
 
     Other tuners record no default, so the median time takes its place. Values of knobs that are not whole numbers are
     numbered in their order.
@@ -92,7 +92,7 @@ def read_any_landscape(path: Path) -> Landscape:
         InputError: the file cannot be read, is none of these, or holds no measured time.
     """
     try:
-        content = read_plain(path)
+        content = read_packed(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     found = _decode(content, _KernelTunerCache) or _decode(content.rstrip().rstrip(b",") + _OPEN_END, _KernelTunerCache)

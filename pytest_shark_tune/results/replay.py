@@ -24,7 +24,7 @@ from pytest_shark_tune.search import ConfigTable, Outcome, ProblemFacts, Search,
 from pytest_shark_tune.search.facts import device_class, gpu_processors
 from pytest_shark_tune.search.prior import Prior
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.system.files import decode_json, read_plain
+from pytest_shark_tune.system.files import decode_json, read_packed
 
 __all__ = [
     "BATCH",
@@ -33,6 +33,7 @@ __all__ = [
     "LandscapeCandidate",
     "Replay",
     "Replayed",
+    "best_so_far",
     "read_landscape",
     "replay",
     "replay_once",
@@ -132,7 +133,7 @@ def read_landscape(path: Path) -> Landscape:
         InputError: the file cannot be read, is no landscape, or holds no measurement.
     """
     try:
-        landscape = decode_json(read_plain(path), Landscape)
+        landscape = decode_json(read_packed(path), Landscape)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except InputError as error:
@@ -212,23 +213,50 @@ def replay_once(
         budget: the most evaluations.
         batch: the configs that the search proposes at a time.
     """
-    search = make(landscape.table())
     ratios = landscape.ratios()
     best = max(ratio for ratio in ratios if ratio is not None)
-    most = min(len(ratios), len(ratios) if budget is None else budget)
+
+    def is_done(course: Sequence[float]) -> bool:
+        return len(course) >= CHECKPOINTS[-1] and course[-1] >= best / (1 + _NEAREST)
+
+    course = best_so_far(make(landscape.table()), ratios, budget=budget, batch=batch, is_done=is_done)
+    return Replayed(
+        _evaluations_to(course, best / (1 + _NEAR)),
+        _evaluations_to(course, best / (1 + _NEAREST)),
+        tuple((course[min(count, len(course)) - 1] if course else 0.0) / best for count in CHECKPOINTS),
+    )
+
+
+def best_so_far(
+    search: Search,
+    ratios: Sequence[float | None],
+    *,
+    budget: int | None = None,
+    batch: int = BATCH,
+    is_done: Callable[[Sequence[float]], bool] = lambda _: False,
+) -> list[float]:
+    """Run a search on the recorded ratios of its rows, and return the best ratio after each evaluation.
+
+    Args:
+        search: the search.
+        ratios: the ratio of each row, ``None`` for a config that failed.
+        budget: the most evaluations.
+        batch: the configs that the search proposes at a time.
+        is_done: whether a course ends the search.
+
+    Returns:
+        The course: 0 as long as nothing was measured.
+    """
+    most = len(ratios) if budget is None else min(len(ratios), budget)
     course: list[float] = []
-    while len(course) < most and not (len(course) >= CHECKPOINTS[-1] and course[-1] >= best / (1 + _NEAREST)):
+    while len(course) < most and not is_done(course):
         chosen = search.ask(min(batch, most - len(course)))
         if not chosen:
             break
         for index in chosen:
             course.append(max(course[-1] if course else 0.0, ratios[index] or 0.0))
         search.tell(Outcome(index, ratios[index]) for index in chosen)
-    return Replayed(
-        _evaluations_to(course, best / (1 + _NEAR)),
-        _evaluations_to(course, best / (1 + _NEAREST)),
-        tuple((course[min(count, len(course)) - 1] if course else 0.0) / best for count in CHECKPOINTS),
-    )
+    return course
 
 
 def summarised(seeds: Sequence[Replayed]) -> Replay:

@@ -25,22 +25,28 @@ class Forest:
     def __init__(self, size: int, seed: int) -> None:
         self._size = size
         self._random = np.random.default_rng(seed)
+        # scikit-learn takes no newer generator. A tree that is given a seed makes one, which takes as long as the tree.
+        self._splits = np.random.RandomState(seed)
         self._trees: list[Any] = []
 
     def learn(self, rows: npt.NDArray[np.float32], targets: npt.NDArray[np.float64], *, share: float = 1.0) -> None:
         """Replace a ``share`` of the trees, the oldest first, by trees that know these results."""
+        from sklearn import config_context
         from sklearn.tree import DecisionTreeRegressor, ExtraTreeRegressor
 
         missing = self._size - len(self._trees)
         count = max(missing, round(self._size * share), 1)
-        for position, seed in enumerate(self._random.integers(1 << 31, size=count).tolist()):
-            if position % 2:
-                drawn = self._random.integers(len(rows), size=len(rows))
-                tree = DecisionTreeRegressor(max_features=_FEATURE_SHARE, random_state=seed)
-                tree.fit(rows[drawn], targets[drawn], check_input=False)
-            else:
-                tree = ExtraTreeRegressor(max_features=1.0, random_state=seed).fit(rows, targets, check_input=False)
-            self._trees.append(tree.tree_)
+        # Parameters are checked for longer than a small tree grows.
+        with config_context(skip_parameter_validation=True):
+            for position in range(count):
+                if position % 2:
+                    drawn = self._random.integers(len(rows), size=len(rows))
+                    tree = DecisionTreeRegressor(max_features=_FEATURE_SHARE, random_state=self._splits)
+                    tree.fit(rows[drawn], targets[drawn], check_input=False)
+                else:
+                    tree = ExtraTreeRegressor(max_features=1.0, random_state=self._splits)
+                    tree.fit(rows, targets, check_input=False)
+                self._trees.append(tree.tree_)
         del self._trees[: len(self._trees) - self._size]
 
     def predict(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

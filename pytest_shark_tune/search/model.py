@@ -27,7 +27,13 @@ __all__ = ["ModelSearch", "PriorResult"]
 Rows = npt.NDArray[np.intp]
 
 _START = 12
-"""The number of configs that fill the space before there is a model; prior results replace half of them."""
+"""The number of configs that fill the space; prior results replace half of them."""
+
+_UPFRONT = 6
+"""The number of proposals before the model's first: it already finds much with half of the start."""
+
+_FILL_EVERY = 3
+"""From then on, one of so many proposals fills the space, until the start is used up."""
 
 _BESIDE = 2
 """The number of nearest configs to try for each config in ``near``."""
@@ -55,6 +61,14 @@ _EXPLORED_SHARE = 0.06
 _LEADERS = 3
 _NEIGHBOURS = 24
 """The number of nearest configs of a leader that are always evaluated."""
+
+_STEP_SHARE = 0.4
+_STEPS_UNTIL = 64
+"""Until there are ``_STEPS_UNTIL`` results, this share of proposals changes one knob of the best config.
+
+With few results the trees see no difference between most of the configs, and the best of those next to the best config
+is a better guess. It is what local searches live on.
+"""
 
 _LAST_SHARE = 0.1
 """The last part of the budget, which is spent next to the best configs."""
@@ -118,6 +132,7 @@ class ModelSearch(Progress):
         super().__init__(len(table))
         self._random = np.random.default_rng(seed)
         self._pipelines = table.pipelines
+        self._knobs = np.nan_to_num(table.values, nan=-1.0)
         self._budget = budget
         features = features_of(table, facts)
         self._scale = _Scale(features.values)
@@ -134,22 +149,34 @@ class ModelSearch(Progress):
         self._prospects = _prospects(features)
         self._costs = Costs(features, table.pipelines, self._learned, seed + 2) if by_time else None
         self._start: list[int] | None = None
+        self._required: set[int] = set()
+        self._taken = 0
         self._values = Forest(_TREES, seed)
         self._failures = Forest(_TREES // 2, seed + 1)
         self._nearest: dict[int, list[int]] = {}
         self._gain = math.inf
 
     def ask(self, count: int) -> list[int]:
-        """Return the first rows, then those with the highest expected gain."""
-        chosen: list[int] = []
+        """Return the first rows, then those with the highest expected gain, with the rest of the start among them."""
         if self._start is None:
             self._start = self._first_rows()
-        while self._start and len(chosen) < count:
-            index = self._start.pop(0)
-            if index not in self.proposed:
-                chosen += self.propose([index])
-        missing = min(count - len(chosen), self.left)
-        return chosen + self.propose(self._propose(missing) if missing > 0 else [])
+        filling = self.propose(self._due(self._start, count))
+        missing = min(count - len(filling), self.left)
+        return filling + self.propose(self._propose(missing) if missing > 0 else [])
+
+    def _due(self, start: list[int], count: int) -> list[int]:
+        """Take the rows of the start that are among the next ``count`` proposals."""
+        has_model = np.count_nonzero(~np.isnan(self.log_ratios)) >= _FEWEST_RESULTS
+        due: list[int] = []
+        # Rows of a prior may be wrong about the space, so the model begins as late as without them.
+        own = len(self.proposed) - self._taken
+        for number in range(own, own + count):
+            while start and start[0] in self.proposed:
+                start.pop(0)
+            fills = number < _UPFRONT or not has_model or number % _FILL_EVERY == 0
+            if start and (fills or start[0] in self._required):
+                due.append(start.pop(0))
+        return due
 
     @property
     def expected_gain(self) -> float:
@@ -162,6 +189,7 @@ class ModelSearch(Progress):
             self._start = self._first_rows()
         if len(self._start) > len(self._near):
             self._start.pop()
+        self._taken += 1
         self.propose([row])
 
     def is_proposed(self) -> npt.NDArray[np.bool_]:
@@ -181,6 +209,7 @@ class ModelSearch(Progress):
             expected = prior.expected(self._learned, self._seed)
             self._learned = np.hstack([self._learned, expected.astype(np.float32)])
             first += self._best_expected(expected, _START // 2)
+        self._required.update(first)
         return self._fill_up(first, _START)
 
     def _best_expected(self, expected: Column, count: int) -> list[int]:
@@ -219,7 +248,8 @@ class ModelSearch(Progress):
             return [int(index) for index in self._left(count)]
         leaders = rows[measured][np.argsort(-results[measured], kind="stable")[:_LEADERS]]
         neighbours = self._neighbours(leaders)
-        pool = np.union1d(neighbours, self._left(_POOL))
+        steps = self._steps(int(leaders[0])) if len(rows) < _STEPS_UNTIL else leaders[:0]
+        pool = np.union1d(np.union1d(neighbours, steps), self._left(_POOL))
         targets = _nearness(results[measured])
         self._learn_costs(share=min(1.0, count / 3))
         self._values.learn(self._learned[rows[measured]], targets, share=min(1.0, count / 3))
@@ -236,16 +266,20 @@ class ModelSearch(Progress):
                 # Ratios to the best near 1 have the scale of their logarithms.
                 self._gain = float(gains.max())
             # Chosen rows have a negative gain, also after division by their cost.
-            chosen.append(int(pool[self._choice(gains / costs, spread * succeeds / costs, pool, neighbours, chosen)]))
+            doubts = spread * succeeds / costs
+            chosen.append(int(pool[self._choice(gains / costs, doubts, pool, neighbours, steps, chosen)]))
         # Rows of one answer cannot learn from each other, so beyond some number they are drawn.
         further = self._left(count + len(chosen)).tolist() if len(chosen) < count else []
         return list(dict.fromkeys([*chosen, *further]))[:count]
 
-    def _choice(self, gains: Column, doubts: Column, pool: Rows, neighbours: Rows, chosen: list[int]) -> int:
+    def _choice(
+        self, gains: Column, doubts: Column, pool: Rows, neighbours: Rows, steps: Rows, chosen: list[int]
+    ) -> int:
         """Return the position in ``pool`` of the next proposal, which usually has the largest gain.
 
         Some proposals go to the pipeline with the fewest, so that no pipeline is given up because of its first few
-        configs. Some go to the most uncertain configs, and the last of a budget go next to the best.
+        configs. Some change one knob of the best config, and some go to the most uncertain configs. The last of a
+        budget go next to the best.
         """
         taken = np.isin(pool, chosen)
         if self._budget is not None and len(self.proposed) >= self._budget * (1 - _LAST_SHARE):
@@ -256,6 +290,10 @@ class ModelSearch(Progress):
         fewest = possible[np.argmin(proposed[possible])]
         if len(possible) > 1 and proposed[fewest] < _FAIR_TRIAL and self._random.random() < _FAIR_SHARE:
             return int(np.argmax(np.where(self._pipelines[pool] == fewest, gains, -1.0)))
+        if len(steps) and self._random.random() < _STEP_SHARE:
+            is_step = np.isin(pool, steps) & ~taken
+            if is_step.any():
+                return int(np.argmax(np.where(is_step, gains, -1.0)))
         if self._random.random() < _EXPLORED_SHARE:
             return int(np.argmax(np.where(taken, -1.0, doubts)))
         return int(np.argmax(gains))
@@ -271,6 +309,12 @@ class ModelSearch(Progress):
                 ].tolist()
             near.update(index for index in self._nearest[leader] if index not in proposed)
         return np.array(sorted(near), dtype=np.intp)
+
+    def _steps(self, leader: int) -> Rows:
+        """Return rows that were not proposed and differ from ``leader`` in one knob."""
+        differs = np.count_nonzero(self._knobs != self._knobs[leader], axis=1)
+        same = self._pipelines == self._pipelines[leader]
+        return np.flatnonzero((differs == 1) & same & ~self.is_proposed())
 
     def _left(self, count: int) -> Rows:
         """Draw up to ``count`` rows that were not proposed."""

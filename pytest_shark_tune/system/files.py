@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from gzip import GzipFile
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -14,11 +17,13 @@ import msgspec
 
 from pytest_shark_tune.errors import InputError
 
-__all__ = ["MODEL_BYTES", "check_plain", "decode_json", "opened_plain", "read_plain", "read_text"]
+__all__ = ["MODEL_BYTES", "check_plain", "decode_json", "opened_plain", "read_packed", "read_plain", "read_text"]
 
 _T = TypeVar("_T")
 _MOST_BYTES = 1 << 28
 """The largest file that is read, unless a caller says otherwise. Specs with constants have some megabytes."""
+_GZIP = b"\x1f\x8b"
+"""The first bytes of what gzip compressed."""
 _LARGEST = (1 << 63) - 1
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
@@ -36,6 +41,25 @@ def read_plain(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
     with opened_plain(path, most_bytes) as file:
         content = file.read(most_bytes + 1) if most_bytes <= _MOST_BYTES else file.read()
     if len(content) > most_bytes:  # It has grown since.
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))
+    return content
+
+
+def read_packed(path: Path) -> bytes:
+    """Read a file as `read_plain` does, and decompress it if gzip compressed it; the content has the same bound.
+
+    Raises:
+        OSError: as `read_plain`.
+        InputError: the compressed data is damaged.
+    """
+    content = read_plain(path)
+    if not content.startswith(_GZIP):
+        return content
+    try:
+        content = GzipFile(fileobj=io.BytesIO(content)).read(_MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be decompressed: {error}") from error
+    if len(content) > _MOST_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))
     return content
 

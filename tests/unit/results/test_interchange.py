@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,21 @@ def test_t4_results_are_a_landscape(tmp_path: Path) -> None:
     assert found.candidates[0].knobs == {"block_size_x": 16, "padded": 1}
     assert [one.state for one in found.candidates][3:] == [State.COMPILE_FAILED, State.WRONG_RESULT]
     assert found.ratios()[:3] == pytest.approx((2 / 3, 2.0, 1.0))
+
+
+@pytest.mark.parametrize("content", [cache(**ENTRIES), {"results": [result(16, 3.0), result(32, 1.0)]}])
+def test_compressed_files_are_read_as_the_plain_ones(tmp_path: Path, content: object) -> None:
+    plain = written(tmp_path, content)
+    packed = tmp_path / "recorded.json.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_any_landscape(packed).candidates == read_any_landscape(plain).candidates
+
+
+def test_damaged_compressed_files_are_refused(tmp_path: Path) -> None:
+    packed = tmp_path / "recorded.json.gz"
+    packed.write_bytes(gzip.compress(json.dumps(cache(**ENTRIES)).encode())[:-20])
+    with pytest.raises(InputError, match=r"recorded.json.gz cannot be decompressed: "):
+        read_any_landscape(packed)
 
 
 def test_fractions_are_numbered_in_their_order(tmp_path: Path) -> None:
