@@ -16,7 +16,7 @@ from pytest_shark_tune.guard.verdict import CheckOutcome, Verdict
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Task
 
-__all__ = ["Explanation", "Part", "explain", "parts_of"]
+__all__ = ["Explanation", "Part", "blamed", "explain", "part_of", "parts_of"]
 
 _ALPHA = 0.01
 _BUDGET_S = 30.0
@@ -160,7 +160,7 @@ def explain(
     explanation = Explanation(
         model=whole,
         dispatches=tuple(parts),
-        slower=_slower(parts),
+        slower=blamed(parts),
         unmatched_good=theirs,
         unmatched_bad=ours,
         unexplained=1 - sum(part.share or 0 for part in parts) if whole and whole.change_us else None,
@@ -169,8 +169,8 @@ def explain(
     return explanation, _tasks_of(explanation, plan, here, good, source)
 
 
-def _slower(parts: Sequence[Part]) -> tuple[str, ...]:
-    """The names of the dispatches that are slower for sure or, without any, of those with large shares."""
+def blamed(parts: Sequence[Part]) -> tuple[str, ...]:
+    """Return the names of the dispatches that are slower for sure or, without any, of those with large shares."""
     sure = tuple(part.name for part in parts if part.is_slower)
     return sure or tuple(part.name for part in parts if (part.share or 0) >= _WORTH_NAMING)
 

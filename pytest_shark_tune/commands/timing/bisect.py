@@ -19,7 +19,7 @@ from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.system import process
 
-__all__ = ["bisect_model"]
+__all__ = ["between", "bisect_model"]
 
 _PACKAGE = "iree-base-compiler"
 _INDEX_TIMEOUT_S = 120.0
@@ -63,7 +63,7 @@ def bisect_model(
     """
     target = Target.parse(tune_target)
     asked = ModelInput.parse(shapes, parameters=parameters)
-    listed = _between(good, bad, versions)
+    listed = between(good, bad, versions)
     with open_session(Compiler(target, flags), devices_for(target, devices), asked, cache_directory) as session:
         source = session.plan_of([model.absolute()], Path()).sources[0]
         if problem := asked.stray(session.planner.models):
@@ -80,8 +80,8 @@ def bisect_model(
         sys.exit(1)
 
 
-def _between(good: str, bad: str, versions: str) -> list[str]:
-    """The versions from good to bad. If the good one is later, so that a slowdown was mended, they run backwards.
+def between(good: str, bad: str, versions: str) -> list[str]:
+    """Return the versions from good to bad: backwards if the good one is later, so that a slowdown was mended.
 
     Raises:
         InputError: pip knows no versions, or both are the same.

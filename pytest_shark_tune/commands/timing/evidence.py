@@ -51,7 +51,7 @@ def leave_dispatch(name: str, task: Task, compiler: OtherCompiler, out: Path) ->
         except CommandFailed:  # The source shows why.
             return
         for path in sorted(directory.iterdir()):
-            suffix = ".configured.mlir" if path.name.endswith("_configured.mlir") else path.suffix
+            suffix = ".configured.mlir" if "configured" in path.name else path.suffix
             if suffix == ".configured.mlir" or suffix in _ASSEMBLY:
                 kept = stem.with_name(f"{stem.name}{suffix}")
                 shutil.copyfile(path, kept)

@@ -48,8 +48,10 @@ def print_bisection(
     click.echo(f"first bad: {found.first_bad}, last good: {found.last_good}; all executables of both: {out}")
     if explanation is not None:
         _print_explanation(explanation, found)
-        for path in files:
-            click.echo(f"  {path}")
+    if files:
+        click.echo("files of these dispatches, and of those that only one release has:")
+    for path in files:
+        click.echo(f"  {path}")
 
 
 def _print_explanation(explanation: Explanation, found: Bisection) -> None:
@@ -65,6 +67,6 @@ def _print_explanation(explanation: Explanation, found: Bisection) -> None:
     for name, reason in explanation.skipped.items():
         click.echo(f"{name} is not timed: {reason}")
     if explanation.slower:
-        click.echo(f"slower with {bad}: {', '.join(explanation.slower)}; their files, and those of unmatched ones:")
+        click.echo(f"slower with {bad}: {', '.join(explanation.slower)}")
     else:
-        click.echo(f"no dispatch is slower with {bad} for sure; the files of unmatched ones:")
+        click.echo(f"no dispatch is slower with {bad} for sure")

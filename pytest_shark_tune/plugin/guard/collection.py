@@ -66,16 +66,27 @@ class GuardCollector:
             plan = session.rival_plan(sources, path.parent, rival, self._setup.options.cache / RELEASES)
             self.plans.setdefault(plan.spec_path, []).append(plan)
             yield from guard_cases(plan, suite, Path(rival).name)
-            specs = [spec for spec, _ in self._specs(path)]
-            # Of the specs of several other devices none is the one that is in use here.
-            tuned = session.spec_against(plan, sources, path.parent, specs[0]) if len(specs) == 1 else None
-            if tuned is not None:
+            if (tuned := self._spec_against(plan, sources, path, rival)) is not None:
                 self.plans.setdefault(tuned.spec_path, []).append(tuned)
                 yield from guard_cases(tuned, suite, f"{Path(rival).name}-spec")
         if guard.baseline is not None:
             plan = session.baseline_plan(sources, path.parent, guard.baseline)
             self.plans.setdefault(plan.spec_path, []).append(plan)
             yield from guard_cases(plan, suite)
+
+    def _spec_against(self, pairs: GuardPlan, sources: Sequence[object], path: Path, rival: str) -> GuardPlan | None:
+        """The plan for the same comparison with the spec that is in use here; ``None`` without one.
+
+        Raises:
+            InputError: the spec is for another target, or cannot be read.
+        """
+        specs, session = [spec for spec, _ in self._specs(path)], self._setup.session
+        # Of the specs of several other devices none is in use here.
+        found = session.spec_against(pairs, sources, path.parent, specs[0]) if len(specs) == 1 else None
+        if specs and found is None:
+            names = ", ".join(spec.name for spec in specs)
+            session.report(f"{rival} is compared without a spec: {names} is for none of the dispatches here")
+        return found
 
     def golden_cases(self, given: Sequence[object], path: Path, golden: str) -> list[TuningCase]:
         """Return the cases of a test in the file ``path`` that is marked to guard ``given``.

@@ -33,6 +33,9 @@ CONFIG = (
     "translation_info = <pipeline = #iree_cpu.pipeline<DoubleTilingExpert>>>"
 )
 
+GPU = "iree_gpu.pipeline<TileAndFuse"
+"""The pipeline of another backend, in place of that of the config."""
+
 
 def session(directory: Path, devices: tuple[str, ...] = ()) -> GuardSession:
     settings = RunSettings.in_directory(directory, devices, "this CPU", jobs=2)
@@ -131,7 +134,9 @@ def test_a_spec_is_given_to_both_compilers(tmp_path: Path) -> None:
             guarding.evaluator.evaluate(plan, entry, EntryCheck.AGAINST, alpha=0.002) for entry in plan.entries
         )
         (entry,) = (entry for entry in plan.entries if entry.rival and entry.rival.task)
-        odd = msgspec.structs.replace(config, compilation_info=CONFIG.replace("[0, 0, 4]", "[0, 0, 4, 4, 4]"))
+        odd = msgspec.structs.replace(
+            config, compilation_info=CONFIG.replace("iree_cpu.pipeline<DoubleTilingExpert", GPU)
+        )
         assert entry.rival is not None
         assert entry.rival.rival is not None
         refused = msgspec.structs.replace(
