@@ -9,7 +9,7 @@ from pytest_shark_tune.guard.verdict import EntryCheck, Verdict
 from pytest_shark_tune.report.guard_text import GuardResult
 from pytest_shark_tune.system.units import format_us
 
-__all__ = ["HEADINGS", "against_lines", "part_cells"]
+__all__ = ["HEADINGS", "against_lines", "part_cells", "table_lines"]
 
 HEADINGS = ("dispatch", "calls", "other", "here", "ratio", "interval", "verdict", "share of the change")
 
@@ -26,11 +26,16 @@ def against_lines(results: Iterable[GuardResult]) -> Iterator[str]:
             *(row for model in models.values() for row in _rows_of(parts_of(model, dispatches))),
             *(part_cells(part_of(one)) for one in dispatches if not any(name in one.calls for name in models)),
         ]
-        widths = [max(len(row[column]) for row in (HEADINGS, *rows)) for column in range(len(HEADINGS))]
-        for row in (HEADINGS, *rows):
-            cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-            yield f"  {'  '.join(cells)}".rstrip()
+        yield from table_lines(HEADINGS, rows)
         yield from (f"  {verdict.entry}: {verdict.note}" for verdict in verdicts if verdict.note)
+
+
+def table_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table, however wide."""
+    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
+    for row in (headings, *rows):
+        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        yield f"  {'  '.join(cells)}".rstrip()
 
 
 def _rows_of(parts: Sequence[Part]) -> Iterator[Sequence[str]]:

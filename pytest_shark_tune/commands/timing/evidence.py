@@ -39,7 +39,7 @@ def leave_dispatch(name: str, task: Task, compiler: OtherCompiler, out: Path) ->
     out.mkdir(parents=True, exist_ok=True)
     source.write_text(
         f"// IREE {compiler.version}: {shlex.join(command)}\n"
-        f"// iree-benchmark-module --module={stem.name}.vmfb --function={module.run_function} --batch_size=100\n"
+        f"// iree-benchmark-module --module={stem.name}.vmfb --function={module.run_function} --input=100\n"
         f"{compiler.as_written(module.text)}",
         encoding="utf-8",
     )

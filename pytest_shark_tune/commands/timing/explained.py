@@ -11,7 +11,7 @@ import msgspec
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.guard.bisect import Bisection
 from pytest_shark_tune.guard.explain import Explanation
-from pytest_shark_tune.report.against_text import HEADINGS, part_cells
+from pytest_shark_tune.report.against_text import HEADINGS, part_cells, table_lines
 
 __all__ = ["print_bisection"]
 
@@ -58,7 +58,8 @@ def _print_explanation(explanation: Explanation, found: Bisection) -> None:
     good, bad = found.last_good, found.first_bad
     headings = [{"other": good, "here": bad}.get(heading, heading) for heading in HEADINGS]
     parts = ([explanation.model] if explanation.model else []) + list(explanation.dispatches)
-    print_table(headings, map(part_cells, parts), numbers=("calls", good, bad, "ratio", "share of the change"))
+    for line in table_lines(headings, list(map(part_cells, parts))):
+        click.echo(line)
     if explanation.unexplained is not None:
         click.echo(f"part of the change that no dispatch explains: {explanation.unexplained:.0%}")
     for version, names in ((good, explanation.unmatched_good), (bad, explanation.unmatched_bad)):
