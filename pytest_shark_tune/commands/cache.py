@@ -26,9 +26,9 @@ def cache(kinds: tuple[Kind, ...], clear: bool, cache_directory: Path | None, tu
     """Show the cache that pytest --tune keeps between runs, or clear it.
 
     A KIND is plans, artifacts (compiled candidates), models (compiled whole models), records, finals, checks (of
-    specs and compilers), profiles (where the time of models goes), forms (of models), limits (of devices) or
-    yardsticks. The size limit applies after every run: the entries that have not been used for longest are removed, but
-    none that was used in the last hour.
+    specs and compilers), profiles (where the time of models goes), forms (of models), limits (of devices),
+    yardsticks or releases (other releases of IREE). The size limit applies after every run: the entries that have not
+    been used for longest are removed, but none that was used in the last hour, and no release that a process uses.
     """
     try:
         limit = parse_size("--tune-cache-size", tune_cache_size)

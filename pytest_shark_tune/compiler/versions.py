@@ -12,6 +12,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,15 +24,26 @@ from pytest_shark_tune.errors import CommandFailed, InputError, UntestedReleaseW
 from pytest_shark_tune.system import journal, process
 from pytest_shark_tune.system.cache import file_digest
 from pytest_shark_tune.system.cleanup import scratch_directory
+from pytest_shark_tune.system.lock import hold_directory
 
 __all__ = ["SUPPORTED", "Installation", "OtherCompiler", "child_environment", "find_installation", "release_of"]
 
-SUPPORTED: Final = ((3, 11), (3, 12), (3, 13))
+SUPPORTED: Final = ((3, 10), (3, 11), (3, 12), (3, 13))
 """The minor releases that are tested."""
 _PACKAGES = ("iree-base-compiler", "iree-base-runtime")
 _INSTALL_TIMEOUT_S, _ASK_TIMEOUT_S = 1800.0, 60.0
-_DISPATCHES_ARE_READ = (3, 12)
-"""Releases before write benchmark modules that this release does not parse: whole models are compared alone."""
+_SAME_SPELLING = (3, 12)
+"""From this release on benchmark modules are written as here. See `_as_here` and `_as_there` for those before."""
+_SAME_MARKS = (3, 11)
+"""Releases before mark root ops by another flag, and the mark has no value."""
+_MARK_FLAG = "--iree-config-add-tuner-attributes"
+_MARK, _MARK_HERE = re.compile(r"(?<=[{ ,])root_op(?=[,}])"), "root_op = #iree_codegen.root_op<set = 0>"
+_PIPELINE = re.compile(r"(?<=\bpipeline = )(?:(CPU|LLVMGPU|SPIRV)(\w+)|(Mmt4dTilingExpert)\b)")
+_PIPELINE_HERE = re.compile(r"#iree_(cpu|gpu|spirv)\.pipeline<(\w+)>")
+_LISTS = {"CPU": "cpu", "LLVMGPU": "gpu", "SPIRV": "spirv"}
+"""How the names of pipelines begin, and the dialect that has lists them since."""
+_ORDINAL = re.compile(r"(?P<name>%[\w$.-]+) = hal\.executable\.export\.ordinal target\((?P<symbol>[^)]*)\) : index")
+_ORDINAL_HERE = re.compile(r"(?P<name>%[\w$.-]+) = arith\.constant \{shark_tune\.ordinal = (?P<symbol>[^}]*)\} 0 : i64")
 _ASK = """
 import importlib.metadata, json, os, sys
 import iree.compiler, iree.runtime
@@ -158,10 +170,15 @@ def _from_python(given: str) -> Installation:
 
 
 def _installed(name: str, version: str, packages: Sequence[str], directory: Path) -> Installation:
-    """The installation of packages in a directory; pip makes it if it is not there."""
-    if not directory.exists():
-        directory.parent.mkdir(parents=True, exist_ok=True)
+    """The installation of packages in a directory; pip makes it if it is not there.
+
+    This process holds the directory until it ends, so that no other one removes it from the cache.
+    """
+    while not hold_directory(directory):
         made = directory.with_name(f".{directory.name}.{os.getpid()}")
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+        hold_directory(made)
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
         try:
             process.run([*command, os.fspath(made), *packages], timeout_s=_INSTALL_TIMEOUT_S)
@@ -173,6 +190,8 @@ def _installed(name: str, version: str, packages: Sequence[str], directory: Path
             made.rename(directory)
         except OSError:  # Another run was faster.
             shutil.rmtree(made, ignore_errors=True)
+    with suppress(OSError):  # It belongs to another user.
+        os.utime(directory)
     return Installation(name=name, version=version, directory=os.fspath(directory))
 
 
@@ -189,6 +208,8 @@ class OtherCompiler(Compiler):
         super().__init__(target, flags, tool=installation.tool("iree-compile"))
         self.installation = installation
         self._tools = installation.tool
+        if installation.release < _SAME_MARKS:
+            self._mark_roots = _MARK_FLAG
 
     @property
     def version(self) -> str:
@@ -201,10 +222,22 @@ class OtherCompiler(Compiler):
         library = Path(self.installation.tool("libIREECompiler.so")).stat()
         return (*super().identity, self.version, self.installation.directory, str(library.st_mtime_ns))
 
-    @property
-    def reads_dispatches(self) -> bool:
-        """Whether its benchmark modules can be read here."""
-        return self.installation.release >= _DISPATCHES_ARE_READ
+    def as_written(self, text: str) -> str:
+        """Return the text of a module as the other release writes it, so that its iree-compile takes it."""
+        return _as_there(text, self.installation.release)
+
+    def lower(self, source: str, *, to: str, since: str = "", name: str = "module", flags: Sequence[str] = ()) -> str:
+        """Compile to a phase, as `Compiler.lower` does. Both texts are as the installed release writes them."""
+        made = super().lower(self.as_written(source), to=to, since=since, name=name, flags=flags)
+        return _as_here(made, self.installation.release)
+
+    def compile_sources(self, text: str, out: Path, name: str = "dispatch") -> float:
+        """Compile a module, as `Compiler.compile_sources` does. The text is as the installed release writes it."""
+        return super().compile_sources(self.as_written(text), out, name)
+
+    def _dump_benchmarks(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> list[str]:
+        texts = super()._dump_benchmarks(directory, self.as_written(source), name, flags)
+        return [_as_here(text, self.installation.release) for text in texts]
 
     def compile_model(self, text: str, out: Path, name: str) -> None:
         """Compile a whole model as it is.
@@ -215,3 +248,30 @@ class OtherCompiler(Compiler):
         with scratch_directory() as directory:
             made, _ = self._compile(directory, text, name, [])
             journal.replace_file(out, made.read_bytes())
+
+
+def _as_here(text: str, release: tuple[int, int]) -> str:
+    """Return the text of another release's module as this release writes it.
+
+    Since 3.12 a function is looked up where an ordinal was. A constant stands for that until `_as_there` puts it back.
+    Since then the backends have lists of pipelines of their own, too.
+    """
+    if release >= _SAME_SPELLING:
+        return text
+    text = _ORDINAL.sub(r"\g<name> = arith.constant {shark_tune.ordinal = \g<symbol>} 0 : i64", text)
+    text = _PIPELINE.sub(lambda found: f"#iree_{_LISTS[found[1] or 'CPU']}.pipeline<{found[2] or found[3]}>", text)
+    return _MARK.sub(_MARK_HERE, text) if release < _SAME_MARKS else text
+
+
+def _as_there(text: str, release: tuple[int, int]) -> str:
+    """Return the text of a module as another release writes it: the inverse of `_as_here`."""
+    if release >= _SAME_SPELLING:
+        return text
+    text = _ORDINAL_HERE.sub(r"\g<name> = hal.executable.export.ordinal target(\g<symbol>) : index", text)
+    text = _PIPELINE_HERE.sub(lambda found: _old_pipeline(*found.groups()), text)
+    return text.replace(_MARK_HERE, "root_op") if release < _SAME_MARKS else text
+
+
+def _old_pipeline(dialect: str, name: str) -> str:
+    prefix = next(prefix for prefix, known in _LISTS.items() if known == dialect)
+    return name if name.startswith("Mmt4d") else f"{prefix}{name}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-from pytest_shark_tune.compiler.artifact import Artifact
+import msgspec
+
 from pytest_shark_tune.compiler.compiler import first_error
 from pytest_shark_tune.compiler.machine_code import machine_code
 from pytest_shark_tune.compiler.versions import Installation, OtherCompiler, child_environment, find_installation
@@ -21,57 +22,14 @@ from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
 from pytest_shark_tune.measurement import timing
 from pytest_shark_tune.measurement.rounds import combine_rounds
 from pytest_shark_tune.plan.source import Source
-from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.system.cache import BINARY, content_key, file_digest
+from pytest_shark_tune.tuning.model.whole import tuned_form
 from pytest_shark_tune.tuning.session import Session
 
-__all__ = ["Load", "Rivalry", "Rivals", "compiled_model", "load_models", "play_in_turns", "rival_entries", "rival_plan"]
+__all__ = ["Load", "Rivalry", "Rivals", "compiled_model", "load_models", "play_in_turns"]
 
 _OURS = "ours"
-
-
-def rival_plan(compiler: OtherCompiler, plan: Plan, rival: Plan | None) -> GuardPlan:
-    """Return the plan for comparing this compiler's dispatches and models with another one's; see `rival_entries`."""
-    return GuardPlan(
-        key=content_key("rival", compiler.identity, [source.content for source in plan.sources]),
-        spec_path=compiler.installation.name,
-        spec="",
-        entries=tuple(rival_entries(compiler, plan, rival)),
-        plan=plan,
-    )
-
-
-def rival_entries(compiler: OtherCompiler, plan: Plan, rival: Plan | None) -> Iterator[GuardEntry]:
-    """Yield the dispatches that two compilers have alike, and the models that can be run.
-
-    Args:
-        compiler: the other compiler.
-        plan: the dispatches of this compiler.
-        rival: those of the other one; ``None`` if they cannot be read, and then whole models are compared alone.
-    """
-    name = compiler.installation.name
-    theirs = {task.dispatch.key: task for task in (rival.tasks if rival else ())}
-    for task in plan.tasks:
-        if (other := theirs.get(task.dispatch.key)) is None:
-            continue
-        calls: dict[str, int] = {}
-        for member in task.dispatch.members:
-            calls[member.source] = calls.get(member.source, 0) + member.calls
-        subject = RivalSubject(compiler=name, task=task, rival=other, calls=calls)
-        yield GuardEntry(name=task.name, rival=subject)
-    for source in plan.sources:
-        if source.is_op or len(source.run_whole) != 1:
-            continue
-        ours = [task for task in plan.tasks if any(member.source == source.name for member in task.dispatch.members)]
-        known = {task.dispatch.key for task in ours}
-        others = [
-            task.name
-            for task in theirs.values()
-            if task.dispatch.key not in known and any(member.source == source.name for member in task.dispatch.members)
-        ]
-        left = tuple(task.name for task in ours if rival and task.dispatch.key not in theirs)
-        subject = RivalSubject(compiler=name, model=source.name, unmatched=(left, tuple(others)))
-        yield GuardEntry(name=source.name, rival=subject)
 
 
 class Rivals(dict[str, "Rivalry"]):
@@ -106,13 +64,18 @@ class Rivalry:
     """
 
     session: Session
-    """Compiles with this compiler."""
+    """Compiles with this compiler, which may be another release, too."""
     compiler: OtherCompiler
     """The other one."""
 
     @cached_property
     def _other(self) -> Session:
         return self.session.with_compiler(self.compiler)
+
+    @property
+    def _installations(self) -> tuple[Installation | None, Installation]:
+        own = self.session.compiler
+        return own.installation if isinstance(own, OtherCompiler) else None, self.compiler.installation
 
     def verdict(self, guarded: GuardPlan, entry: GuardEntry, criteria: AcceptanceCriteria) -> Verdict:
         """Time a dispatch or a model in rounds until they decide whether this compiler made it slower.
@@ -126,54 +89,85 @@ class Rivalry:
         began_s = time.perf_counter()
         outcome: CheckOutcome | None = None
         try:
-            built = self._built(subject)
-            if built and _is_same_code(built):
+            sides, note = self._sides(guarded, subject)
+            if subject.task and _is_same_code(sides):
                 return Verdict(
                     entry=entry.name,
                     check=EntryCheck.AGAINST,
                     outcome=CheckOutcome.PASSED,
+                    note=note,
                     by_identity=True,
                     calls=subject.calls,
                 )
-            load = self._dispatch(subject, built) if built else self._model(guarded, subject)
+            load = _load_dispatch(_tasks(subject), sides) if subject.task else _load_model(guarded, subject, sides)
             while outcome is None:
-                rounds.append(self._play(load, len(rounds)))
+                rounds.append(play_in_turns(self.session, self._installations, load, len(rounds)))
                 outcome = decide(rounds, criteria, time.perf_counter() - began_s)
         except CommandFailed as error:
             raise CheckSkipped(f"it does not compile with both: {first_error(error)}") from error
-        except CandidateFailed as failure:
+        except (CandidateFailed, InputError) as failure:
             raise CheckSkipped(f"it does not run with both: {failure}") from failure
-        return _verdict(entry, subject, outcome, combine_rounds(rounds), criteria, self.compiler.version)
+        notes = [note, _unlike(subject, self.compiler.version)]
+        measured = combine_rounds(rounds)
+        return _verdict(entry, subject, outcome, measured, criteria, self.compiler.version, notes)
 
-    def _play(self, load: Load, number: int) -> timing.Measurement:
-        return play_in_turns(self.session, (None, self.compiler.installation), load, number)
-
-    def _built(self, subject: RivalSubject) -> list[list[Artifact]]:
-        """A dispatch as both compilers compile it, each group in its order; nothing for a model.
+    def _sides(self, guarded: GuardPlan, subject: RivalSubject) -> tuple[list[list[Path]], str]:
+        """A dispatch or a model as both compilers compile it, and a note if the other one does not take the spec.
 
         Raises:
             CandidateFailed: one of them cannot compile it.
+            CommandFailed: one of them cannot compile it.
+            InputError: this compiler rejects the spec.
         """
-        return [
-            [session.builder.artifact(task, task.default, member) for member in range(len(task.dispatch.members))]
-            for session, task in zip((self.session, self._other), _tasks(subject), strict=False)
-        ]
-
-    def _dispatch(self, subject: RivalSubject, built: Sequence[Sequence[Artifact]]) -> Load:
-        tasks = _tasks(subject)
-
-        def load(*children: DeviceChild) -> Sequence[timing.Run]:
-            for child, task, artifacts in zip(children, tasks, built, strict=True):
-                for number, (member, artifact) in enumerate(zip(task.dispatch.members, artifacts, strict=True)):
-                    child.load_benchmark(str(number), Path(artifact.vmfb or ""), member.module)
-            return [partial(_run, child, task) for child, task in zip(children, tasks, strict=True)]
-
-        return load
-
-    def _model(self, guarded: GuardPlan, subject: RivalSubject) -> Load:
+        untuned = f"IREE {self.compiler.version} does not take the spec, so its default is timed"
+        if subject.task and subject.rival:
+            own = _compiled(self.session, subject.task)
+            try:
+                return [own, _compiled(self._other, subject.rival)], ""
+            except CandidateFailed:
+                if not subject.rival.candidates:
+                    raise
+            plain = msgspec.structs.replace(subject.rival, candidates=())
+            return [own, _compiled(self._other, plain)], untuned
         source = guarded.plan.source(subject.model)
-        ours = self.session.untuned.vmfb(source)
-        return load_models(source, (ours, compiled_model(self.session, self.compiler, source)))
+        if not subject.spec:
+            return [[self._own_model(source)], [compiled_model(self.session, self.compiler, source)]], ""
+        tuned = tuned_form(source, subject.spec, self.session.untuned)
+        try:
+            return [[tuned], [tuned_form(source, subject.spec, self._other.untuned)]], ""
+        except (CandidateFailed, CommandFailed, InputError):
+            return [[tuned], [compiled_model(self.session, self.compiler, source)]], untuned
+
+    def _own_model(self, source: Source) -> Path:
+        own = self.session.compiler
+        if isinstance(own, OtherCompiler):
+            return compiled_model(self.session, own, source)
+        return self.session.untuned.vmfb(source)
+
+
+def _compiled(session: Session, task: Task) -> list[Path]:
+    """The dispatches of a group as a compiler makes them: with the only candidate, or else the default.
+
+    Raises:
+        CandidateFailed: one cannot be compiled.
+    """
+    config = task.candidates[0] if task.candidates else task.default
+    members = range(len(task.dispatch.members))
+    return [Path(session.builder.artifact(task, config, member).vmfb or "") for member in members]
+
+
+def _load_dispatch(tasks: Sequence[Task], sides: Sequence[Sequence[Path]]) -> Load:
+    def load(*children: DeviceChild) -> Sequence[timing.Run]:
+        for child, task, paths in zip(children, tasks, sides, strict=True):
+            for number, (member, path) in enumerate(zip(task.dispatch.members, paths, strict=True)):
+                child.load_benchmark(str(number), path, member.module)
+        return [partial(_run, child, task) for child, task in zip(children, tasks, strict=True)]
+
+    return load
+
+
+def _load_model(guarded: GuardPlan, subject: RivalSubject, sides: Sequence[Sequence[Path]]) -> Load:
+    return load_models(guarded.plan.source(subject.model), [path for side in sides for path in side])
 
 
 Load = Callable[..., Sequence[timing.Run]]
@@ -237,9 +231,9 @@ def _tasks(subject: RivalSubject) -> list[Task]:
     return [task for task in (subject.task, subject.rival) if task is not None]
 
 
-def _is_same_code(built: Sequence[Sequence[Artifact]]) -> bool:
+def _is_same_code(sides: Sequence[Sequence[Path]]) -> bool:
     """Whether both compilers make the same machine code of a dispatch."""
-    ours, theirs = ([machine_code(Path(artifact.vmfb or "")) for artifact in group] for group in built)
+    ours, theirs = (list(map(machine_code, paths)) for paths in sides)
     return all(ours) and set(ours) == set(theirs)
 
 
@@ -257,6 +251,7 @@ def _verdict(
     measured: timing.Measurement,
     criteria: AcceptanceCriteria,
     version: str,
+    notes: Sequence[str],
 ) -> Verdict:
     interval = f"{measured.ratio:.3f} ({measured.ratio_low:.3f} to {measured.ratio_high:.3f})"
     times = f"{measured.median_us:.4g} us where IREE {version} takes {measured.baseline_median_us:.4g} us"
@@ -265,13 +260,6 @@ def _verdict(
         CheckOutcome.FAILED: f"it is slower than with IREE {version}: {figures}",
         CheckOutcome.UNDECIDED: f"measuring did not decide whether it is slower than with IREE {version}: {figures}",
     }.get(outcome, "")
-    ours, theirs = subject.unmatched
-    unlike = (
-        f"not compared alone, since the compilers fuse differently: {', '.join(ours) or 'none'} here, "
-        f"{', '.join(theirs) or 'none'} with IREE {version}"
-        if ours or theirs
-        else ""
-    )
     metrics = {
         "ratio": measured.ratio,
         "ratio_low": measured.ratio_low,
@@ -285,8 +273,21 @@ def _verdict(
         entry=entry.name,
         check=EntryCheck.AGAINST,
         outcome=outcome,
-        reason="; ".join(filter(None, (reason, unlike))) if reason else "",
-        note="" if reason else unlike,
+        reason="; ".join(filter(None, (reason, *notes))) if reason else "",
+        note="; ".join(filter(None, notes)),
         calls=subject.calls,
         metrics={name: round(value, 5) for name, value in metrics.items()},
+    )
+
+
+def _unlike(subject: RivalSubject, version: str) -> str:
+    """How the compilers fuse differently, or call a dispatch by other names; empty if they do not."""
+    if subject.task and subject.rival and subject.task.dispatch.key != subject.rival.dispatch.key:
+        return f"IREE {version} has it as {subject.rival.name}"
+    ours, theirs = subject.unmatched
+    if not ours and not theirs:
+        return ""
+    return (
+        f"not compared alone, since the compilers fuse differently: {', '.join(ours) or 'none'} here, "
+        f"{', '.join(theirs) or 'none'} with IREE {version}"
     )

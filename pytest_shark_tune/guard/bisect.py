@@ -82,7 +82,7 @@ def find_first_bad(versions: Sequence[str], play: Callable[[str, int], float]) -
     between good and bad for the versions between. If one of those is undecided, the bisection is.
 
     Args:
-        versions: the versions, oldest first: the good one, those between, and the bad one.
+        versions: the versions in their order: the good one, those between, and the bad one.
         play: plays a round of a version against the good one, and returns the logarithm of the good version's time by
             its own.
     """

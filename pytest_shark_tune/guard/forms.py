@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_shark_tune.compiler.compiler import first_error
+from pytest_shark_tune.compiler.compiler import Compiler, first_error
 from pytest_shark_tune.errors import CandidateFailed, CheckFailed, CheckSkipped, CommandFailed, InputError
-from pytest_shark_tune.guard.plan import GuardEntry, GuardPlan
+from pytest_shark_tune.guard.plan import GuardedForm, GuardEntry, GuardPlan
 from pytest_shark_tune.measurement.timing import Measurement
+from pytest_shark_tune.plan.forms import form_source
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.records.form import FormRecord
-from pytest_shark_tune.records.form_files import record_path, response_path, response_text
+from pytest_shark_tune.records.form_files import find_forms, record_path, response_path, response_text
 from pytest_shark_tune.records.types import State, WinnerRecord
 from pytest_shark_tune.system.files import read_plain
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from pytest_shark_tune.tuning.model.whole import UntunedModels, default_form, tuned_form
 
-__all__ = ["FormChecks", "record_of_form"]
+__all__ = ["FormChecks", "formed_sources", "record_of_form"]
 
 _INPUTS = 3
 _FORM = "form"
@@ -89,6 +90,51 @@ class FormChecks:
             )
         default, tasks = self.defaults[record.model], guarded.plan.tasks
         return default_form(default, source, tasks, self.untuned, lambda message: None)
+
+
+def formed_sources(
+    sources: Sequence[Source], spec_path: Path, compiler: Compiler, defaults: dict[str, Source]
+) -> tuple[tuple[Source, ...], dict[str, GuardedForm]]:
+    """The sources in the forms that the records beside a spec have, and these forms by the model's name.
+
+    If the compiler refuses a form, the form's problem says why, and the model keeps its default form.
+
+    Args:
+        sources: the sources in their default form.
+        spec_path: the spec.
+        compiler: takes the flags of the forms.
+        defaults: gets the models with forms as they are, by name.
+
+    Raises:
+        InputError: a record cannot be read, or brings a flag that no file may bring.
+    """
+    records = {record.model: record for record in find_forms(spec_path)}
+    formed: list[Source] = []
+    forms: dict[str, GuardedForm] = {}
+    for source in sources:
+        record = records.get(source.name) if source.is_model else None
+        if record is None:
+            formed.append(source)
+            continue
+        defaults[source.name] = source
+        found, problem = _in_form(source, record, compiler)
+        formed.append(found)
+        forms[source.name] = GuardedForm(record=record, problem=problem)
+    return tuple(formed), forms
+
+
+def _in_form(source: Source, record: FormRecord, compiler: Compiler) -> tuple[Source, str]:
+    """The model in the form of a record, and why that is not possible, if it is not."""
+    if record.form.is_default:
+        return source, ""
+    try:
+        compiler.with_flags(record.form.flags).check()
+        found = form_source(source, record.form)
+    except (CommandFailed, InputError) as error:
+        return source, f"form {record.form.name}: {error}"
+    if found is None:
+        return source, f"form {record.form.name}: its rewrites change nothing in the model any more"
+    return found, ""
 
 
 def record_of_form(record: FormRecord) -> WinnerRecord:

@@ -61,10 +61,12 @@ class RivalSubject(msgspec.Struct, frozen=True, kw_only=True):
     """The other compiler, by the name that the user gave."""
     model: str = ""
     """The model's name; empty for a dispatch."""
+    spec: str = ""
+    """The text of the spec with which a model is compared; empty without one."""
     task: Task | None = None
-    """The dispatch as this compiler has it."""
+    """The dispatch as this compiler has it. With a spec its only candidate is the spec's config."""
     rival: Task | None = None
-    """The dispatch of the same structure as the other compiler has it."""
+    """The dispatch of the same structure as the other compiler has it, with the same candidate."""
     calls: dict[str, int] = {}
     """How often each model calls the dispatch."""
     unmatched: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -9,18 +10,18 @@ from pathlib import Path
 import msgspec
 
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.errors import CommandFailed, InputError
-from pytest_shark_tune.guard.against import Rivals, rival_plan
+from pytest_shark_tune.compiler.versions import OtherCompiler
+from pytest_shark_tune.errors import InputError, UntestedReleaseWarning
+from pytest_shark_tune.guard.against import Rivals
 from pytest_shark_tune.guard.baseline import Baselines, baseline_plan
 from pytest_shark_tune.guard.checks import EntryEvaluator
+from pytest_shark_tune.guard.forms import formed_sources
 from pytest_shark_tune.guard.identity import IdentityCheck
 from pytest_shark_tune.guard.plan import GuardedForm, GuardPlan, guard_key, make_guard_plan
-from pytest_shark_tune.plan.forms import form_source
+from pytest_shark_tune.guard.rivals import rival_plan, with_spec
 from pytest_shark_tune.plan.make import found_dispatches, plan_key
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan
-from pytest_shark_tune.records.form import FormRecord
-from pytest_shark_tune.records.form_files import find_forms
 from pytest_shark_tune.system.machine import processors
 from pytest_shark_tune.tuning.session import Session
 
@@ -58,7 +59,8 @@ class GuardSession(Session):
         Raises:
             InputError: a source cannot be read or compiled, or the spec cannot be read.
         """
-        sources, forms = self._formed(self.planner.read(given, directory), spec_path)
+        read = self.planner.read(given, directory)
+        sources, forms = formed_sources(read, spec_path, self.compiler, self._defaults)
         return self._plan_of(sources, forms, spec_path)
 
     def rival_plan(self, given: Sequence[object], directory: Path, release: str, releases: Path) -> GuardPlan:
@@ -74,10 +76,41 @@ class GuardSession(Session):
             InputError: there is no such release, or a source cannot be read or compiled.
         """
         compiler = self._rivals.add(self, release, releases).compiler
-        sources = self.planner.read(given, directory)
-        plan = self._found(sources)
-        rival = self.with_compiler(compiler)._found(sources) if compiler.reads_dispatches else None
+        return self.plan_against(compiler, self.planner.read(given, directory))
+
+    def plan_against(self, compiler: OtherCompiler, sources: Sequence[Source]) -> GuardPlan:
+        """The plan for comparing the compiler of this session with another one on some sources.
+
+        If the dispatches of the other one cannot be read, models are compared alone, with a warning.
+
+        Raises:
+            InputError: a source cannot be compiled.
+        """
+        plan = self.dispatches_of(sources)
+        try:
+            rival = self.with_compiler(compiler).dispatches_of(sources)
+        except InputError as error:
+            name = compiler.installation.name
+            message = f"{name}: its dispatches cannot be read here, so only whole models are compared: {error}"
+            warnings.warn(UntestedReleaseWarning(message), stacklevel=2)
+            rival = None
         return rival_plan(compiler, plan, rival)
+
+    def spec_against(
+        self, pairs: GuardPlan, given: Sequence[object], directory: Path, spec_path: Path
+    ) -> GuardPlan | None:
+        """The plan for the same comparison with a spec; ``None`` if the spec is for no dispatch that both have.
+
+        Args:
+            pairs: the plan without the spec.
+            given: the sources, as a marker has them.
+            directory: relative paths start here.
+            spec_path: the spec.
+
+        Raises:
+            InputError: the spec cannot be read.
+        """
+        return with_spec(pairs, self.guard_plan(given, directory, spec_path))
 
     def baseline_plan(
         self, given: Sequence[object], directory: Path, path: Path | None, golden: Path | None = None
@@ -102,11 +135,11 @@ class GuardSession(Session):
         Raises:
             InputError: a source cannot be read or compiled.
         """
-        plan = self._found(self.planner.read(given, directory))
+        plan = self.dispatches_of(self.planner.read(given, directory))
         self.planner.add_models(plan.sources)
         return plan
 
-    def _found(self, sources: Sequence[Source]) -> Plan:
+    def dispatches_of(self, sources: Sequence[Source]) -> Plan:
         """The dispatches of sources without candidates; one process finds them, the others read them from the cache."""
         find = partial(
             found_dispatches,
@@ -134,43 +167,8 @@ class GuardSession(Session):
     def _plan_of(self, sources: Sequence[Source], forms: Mapping[str, GuardedForm], spec_path: Path) -> GuardPlan:
         device_name = self.settings.device_name
         key = self._plan_key(sources)
-        plan = self._found(sources)
+        plan = self.dispatches_of(sources)
         self.planner.add_models(plan.sources)
         make = partial(make_guard_plan, plan, key, spec_path, device_name=device_name, forms=forms)
         found = self.cache.get_or_make("plans", guard_key(key, spec_path, device_name, forms), GuardPlan, make)
         return msgspec.structs.replace(found, plan=plan)
-
-    def _formed(self, sources: Sequence[Source], spec_path: Path) -> tuple[tuple[Source, ...], dict[str, GuardedForm]]:
-        """The sources in the forms that the records beside a spec have, and these forms by the model's name.
-
-        If this compiler refuses a form, the form's problem says why, and the model keeps its default form.
-
-        Raises:
-            InputError: a record cannot be read, or brings a flag that no file may bring.
-        """
-        records = {record.model: record for record in find_forms(spec_path)}
-        formed: list[Source] = []
-        forms: dict[str, GuardedForm] = {}
-        for source in sources:
-            record = records.get(source.name) if source.is_model else None
-            if record is None:
-                formed.append(source)
-                continue
-            self._defaults[source.name] = source
-            found, problem = self._in_form(source, record)
-            formed.append(found)
-            forms[source.name] = GuardedForm(record=record, problem=problem)
-        return tuple(formed), forms
-
-    def _in_form(self, source: Source, record: FormRecord) -> tuple[Source, str]:
-        """The model in the form of a record, and why that is not possible, if it is not."""
-        if record.form.is_default:
-            return source, ""
-        try:
-            self.compiler.with_flags(record.form.flags).check()
-            found = form_source(source, record.form)
-        except (CommandFailed, InputError) as error:
-            return source, f"form {record.form.name}: {error}"
-        if found is None:
-            return source, f"form {record.form.name}: its rewrites change nothing in the model any more"
-        return found, ""

@@ -23,16 +23,30 @@ import msgspec
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.system.directories import check_owner
 from pytest_shark_tune.system.journal import replace_file
-from pytest_shark_tune.system.lock import FileLock
+from pytest_shark_tune.system.lock import FileLock, remove_if_unheld
 from pytest_shark_tune.system.terminal import escaped_line
 
-__all__ = ["BINARY", "KINDS", "Cache", "Kind", "Removed", "Usage", "content_key", "file_digest", "is_key"]
+__all__ = ["BINARY", "KINDS", "RELEASES", "Cache", "Kind", "Removed", "Usage", "content_key", "file_digest", "is_key"]
 
 Kind = Literal[
-    "plans", "artifacts", "models", "records", "finals", "checks", "profiles", "forms", "limits", "yardsticks"
+    "plans",
+    "artifacts",
+    "models",
+    "records",
+    "finals",
+    "checks",
+    "profiles",
+    "forms",
+    "limits",
+    "yardsticks",
+    "releases",
 ]
-"""The kinds of values. A kind has a directory of its name; nothing else in the cache is ever removed."""
+"""The kinds of values. A kind has a directory of its name; nothing else in the cache is ever removed.
+
+Releases of IREE are directories that pip fills, by their versions. All other values are files by content keys.
+"""
 KINDS: tuple[Kind, ...] = get_args(Kind)
+RELEASES: Kind = "releases"
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -42,6 +56,8 @@ BINARY = ".vmfb"
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"\.?([0-9a-f]{64})\.")
 """The beginning of our files' names: the key, after a dot while a file is being written."""
+_RELEASE = re.compile(r"\.?\d+\.\d+[\w.-]*")
+"""The name of a release's directory, after a dot while pip fills it."""
 _LOCK = ".making"
 _PARTIAL = ".part"
 _IN_USE_S = 3600.0
@@ -290,10 +306,28 @@ class Cache:
     def _entries(self, kinds: Collection[Kind] = KINDS) -> Iterator[_CacheEntry]:
         """List the stored values of these kinds. Files with names that are not ours are left out."""
         for kind in kinds:
+            if kind == RELEASES:
+                yield from _releases_in(os.fspath(self.directory / kind))
+                continue
             for directory in _listed(os.fspath(self.directory / kind)):
                 # Our directories hold the keys that begin with their name.
                 if len(directory.name) == 2 and not directory.is_symlink():
                     yield from _entries_in(kind, directory)
+
+
+def _releases_in(parent: str) -> Iterator[_CacheEntry]:
+    """List the releases of IREE in a directory. The time of the directory of one is that of its last use."""
+    for directory in _listed(parent):
+        if _RELEASE.fullmatch(directory.name) and directory.is_dir(follow_symlinks=False):
+            with suppress(OSError):  # Another run may have removed it.
+                used_s = directory.stat(follow_symlinks=False).st_mtime
+                yield _CacheEntry(RELEASES, parent, (directory.name,), _tree_bytes(directory.path), used_s)
+
+
+def _tree_bytes(top: str) -> int:
+    """The sizes of the files below a directory."""
+    found = (_stat(f"{directory}/{name}") for directory, _, names in os.walk(top) for name in names)
+    return sum(file.st_size for file in found if file)
 
 
 def _entries_in(kind: Kind, directory: os.DirEntry[str]) -> Iterator[_CacheEntry]:
@@ -330,7 +364,13 @@ def _sum(one: Removed, other: Removed) -> Removed:
 
 
 def _remove(entry: _CacheEntry) -> Removed:
-    """Remove all files of a key, unless one of them is locked, is being written or belongs to another user."""
+    """Remove all files of a key, unless one of them is locked, is being written or belongs to another user.
+
+    A release stays while a process holds its directory.
+    """
+    if entry.kind == RELEASES:
+        is_gone = all(remove_if_unheld(Path(path)) for path in entry.files)
+        return Removed(number=1, bytes=entry.bytes) if is_gone else Removed(busy=1)
     if any(path.endswith(_PARTIAL) and _is_young(path) for path in entry.files):
         return Removed(busy=1)
     with ExitStack() as held:

@@ -9,17 +9,22 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["FileLock", "NoLocks"]
+__all__ = ["FileLock", "NoLocks", "hold_directory", "remove_if_unheld"]
 
 _POLL_S = 0.02
 _MOST_NOTE_BYTES = 4096
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+
+
+_held: dict[str, int] = {}
+"""The descriptors of the directories that this process holds, by path."""
 
 
 class NoLocks(OSError):
@@ -158,3 +163,59 @@ class FileLock:
             return os.path.samestat(os.fstat(descriptor), self.path.lstat())
         except OSError:
             return False
+
+
+def hold_directory(path: Path) -> bool:
+    """Hold a directory until this process ends, as any number of processes may, so that nobody removes it.
+
+    Returns:
+        Whether the directory exists.
+    """
+    name = os.fspath(path.absolute())
+    if name in _held and _is_open_at(_held[name], name):
+        return True
+    if (old := _held.pop(name, None)) is not None:
+        os.close(old)
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    with suppress(OSError):  # On a file system without locks nothing is ever taken for free.
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if not _is_open_at(descriptor, name):  # It was removed while this process waited.
+        os.close(descriptor)
+        return False
+    _held[name] = descriptor
+    return True
+
+
+def remove_if_unheld(path: Path) -> bool:
+    """Remove a directory with all that is in it, unless a process holds it or it belongs to another user.
+
+    Returns:
+        Whether it is gone.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Under another name first: nobody finds half a directory.
+        gone = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.gone")
+        path.rename(gone)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    shutil.rmtree(gone, ignore_errors=True)
+    return True
+
+
+def _is_open_at(descriptor: int, path: str) -> bool:
+    """Whether an open directory is still the one at a path."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), Path(path).stat())
+    return False

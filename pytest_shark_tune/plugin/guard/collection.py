@@ -18,11 +18,9 @@ from pytest_shark_tune.plugin.cases import NO_PLAN, Guarded, TuningCase, guard_c
 from pytest_shark_tune.plugin.guard.setup import GuardSetup
 from pytest_shark_tune.plugin.items import case_of
 from pytest_shark_tune.records.snapshot import find_snapshots, recorded_targets, snapshot_path
+from pytest_shark_tune.system.cache import RELEASES
 
 __all__ = ["GuardCollector", "drop_strangers"]
-
-_RELEASES = "releases"
-"""The directory in the cache for other releases of IREE, which is never evicted."""
 
 
 class GuardCollector:
@@ -58,20 +56,37 @@ class GuardCollector:
         return found
 
     def _without_spec(self, sources: Sequence[object], path: Path, suite: str) -> Iterator[TuningCase]:
-        """The comparisons with other compilers, and with a baseline.
+        """The comparisons with other compilers, without and with the spec if there is one, and with a baseline.
 
         Raises:
             InputError: a source, another compiler or the baseline cannot be used.
         """
         guard, session = self._setup.guard, self._setup.session
         for rival in guard.against:
-            plan = session.rival_plan(sources, path.parent, rival, self._setup.options.cache / _RELEASES)
+            plan = session.rival_plan(sources, path.parent, rival, self._setup.options.cache / RELEASES)
             self.plans.setdefault(plan.spec_path, []).append(plan)
             yield from guard_cases(plan, suite, Path(rival).name)
+            if (tuned := self._spec_against(plan, sources, path, rival)) is not None:
+                self.plans.setdefault(tuned.spec_path, []).append(tuned)
+                yield from guard_cases(tuned, suite, f"{Path(rival).name}-spec")
         if guard.baseline is not None:
             plan = session.baseline_plan(sources, path.parent, guard.baseline)
             self.plans.setdefault(plan.spec_path, []).append(plan)
             yield from guard_cases(plan, suite)
+
+    def _spec_against(self, pairs: GuardPlan, sources: Sequence[object], path: Path, rival: str) -> GuardPlan | None:
+        """The plan for the same comparison with the spec that is in use here; ``None`` without one.
+
+        Raises:
+            InputError: the spec is for another target, or cannot be read.
+        """
+        specs, session = [spec for spec, _ in self._specs(path)], self._setup.session
+        # Of the specs of several other devices none is in use here.
+        found = session.spec_against(pairs, sources, path.parent, specs[0]) if len(specs) == 1 else None
+        if specs and found is None:
+            names = ", ".join(spec.name for spec in specs)
+            session.report(f"{rival} is compared without a spec: {names} is for none of the dispatches here")
+        return found
 
     def golden_cases(self, given: Sequence[object], path: Path, golden: str) -> list[TuningCase]:
         """Return the cases of a test in the file ``path`` that is marked to guard ``given``.

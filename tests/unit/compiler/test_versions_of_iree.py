@@ -14,6 +14,7 @@ from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.compiler.versions import Installation, OtherCompiler, child_environment, find_installation
 from pytest_shark_tune.errors import CommandFailed, InputError, UntestedReleaseWarning
 from pytest_shark_tune.system import process
+from pytest_shark_tune.system.cache import Cache
 
 CPU = Target.parse("llvm-cpu:x86-64-v3")
 MODEL = (
@@ -26,24 +27,56 @@ def test_a_python_gives_its_own_compiler_and_runtime(tmp_path: Path) -> None:
     found = find_installation(sys.executable, tmp_path)
     assert found.version == compiler_version()
     other = OtherCompiler(found, CPU)
-    assert other.reads_dispatches
     assert other.identity != Compiler(CPU).identity
     assert child_environment(found, {"PYTHONPATH": "a"})["PYTHONPATH"] == f"{found.directory}{os.pathsep}a"
     other.compile_model(MODEL, tmp_path / "out.vmfb", "abs")
     assert (tmp_path / "out.vmfb").stat().st_size > 0
 
 
-def test_releases_before_3_12_have_no_dispatches_that_are_read(tmp_path: Path) -> None:
-    tools = tmp_path / "iree" / "compiler" / "_mlir_libs"
-    tools.mkdir(parents=True)
+def other(version: str, directory: Path) -> OtherCompiler:
+    """A release of which only the name is there."""
+    tools = directory / "iree" / "compiler" / "_mlir_libs"
+    tools.mkdir(parents=True, exist_ok=True)
     (tools / "iree-compile").touch()
-    known = {
-        version: OtherCompiler(Installation(name=version, version=version, directory=str(tmp_path)), CPU)
-        for version in ("3.11.0", "3.12.0", "3.14.0rc20261101")
-    }
-    assert [other.reads_dispatches for other in known.values()] == [False, True, True]
+    return OtherCompiler(Installation(name=version, version=version, directory=str(directory)), CPU)
+
+
+def test_a_release_needs_its_commands(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no iree-opt"):
-        known["3.12.0"].opt("module {}")
+        other("3.12.0", tmp_path).opt("module {}")
+
+
+HERE = """
+%id = arith.constant {shark_tune.ordinal = @d::@x86::@f} 0 : i64
+linalg.fill {root_op = #iree_codegen.root_op<set = 0>}
+<pipeline = #iree_cpu.pipeline<DoubleTilingExpert>>
+<pipeline = #iree_gpu.pipeline<TileAndFuse> workgroup_size = [64]> <pipeline = #iree_cpu.pipeline<Mmt4dTilingExpert>>
+<pipeline = None>
+"""
+IN_3_11 = """
+%id = hal.executable.export.ordinal target(@d::@x86::@f) : index
+linalg.fill {root_op = #iree_codegen.root_op<set = 0>}
+<pipeline = CPUDoubleTilingExpert>
+<pipeline = LLVMGPUTileAndFuse workgroup_size = [64]> <pipeline = Mmt4dTilingExpert>
+<pipeline = None>
+"""
+IN_3_10 = IN_3_11.replace("root_op = #iree_codegen.root_op<set = 0>", "root_op")
+
+
+@pytest.mark.parametrize(("version", "there"), [("3.12.0", HERE), ("3.11.0", IN_3_11), ("3.10.0", IN_3_10)])
+def test_modules_are_read_and_handed_over_as_each_release_writes_them(
+    version: str, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler, handed_over = other(version, tmp_path), []
+
+    def lower(_: Compiler, source: str, **__: object) -> str:
+        handed_over.append(source)
+        return there
+
+    monkeypatch.setattr(Compiler, "lower", lower)
+    assert compiler.lower(HERE, to="flow") == HERE
+    assert handed_over == [there]
+    assert compiler.as_written(HERE) == there
 
 
 @pytest.mark.parametrize(
@@ -74,6 +107,23 @@ def test_an_untested_release_is_tried_with_a_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert find_installation("iree==3.12.0", tmp_path).release == (3, 12)
+
+
+def test_a_release_is_held_and_counts_as_used(tmp_path: Path) -> None:
+    for version in ("3.11.0", "3.12.0"):
+        (tmp_path / "releases" / version).mkdir(parents=True)
+        (tmp_path / "releases" / version / "code").write_text("12345")
+        os.utime(tmp_path / "releases" / version, (1, 1))
+    cache = Cache(tmp_path)
+    find_installation("iree==3.12.0", tmp_path / "releases")
+    (row,) = (row for row in cache.usage() if row.kind == "releases")
+    assert (row.number, row.bytes, row.oldest_s) == (2, 10, 1)
+    assert row.newest_s is not None
+    assert row.newest_s > 1
+    assert cache.evict(5).number == 1
+    assert not (tmp_path / "releases" / "3.11.0").exists()
+    assert cache.clear(["releases"]).busy == 1, "this process uses it"
+    assert (tmp_path / "releases" / "3.12.0" / "code").exists()
 
 
 def test_what_pip_cannot_install_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

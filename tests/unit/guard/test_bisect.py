@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
+from pytest_shark_tune.commands.timing.bisect import between
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.guard.bisect import Judgement, find_first_bad, judge_side
 
 VERSIONS = [f"3.{minor}.0" for minor in range(8)]
@@ -69,3 +71,11 @@ def test_what_is_not_slower_is_not_bisected() -> None:
     result = find_first_bad(VERSIONS, lambda _version, _number: math.log(1.05))
     assert result.reason == "3.7.0 is not slower than 3.0.0: there is nothing to bisect"
     assert [step.judgement for step in result.steps] == [Judgement.GOOD]
+
+
+def test_the_releases_between_run_from_good_to_bad_in_either_direction() -> None:
+    known = "3.9.0,3.10.0,3.12.0,3.11.0,3.13.0"
+    assert between("3.9.0", "3.12.0", known) == ["3.9.0", "3.10.0", "3.11.0", "3.12.0"]
+    assert between("3.13.0", "3.10.0", known) == ["3.13.0", "3.12.0", "3.11.0", "3.10.0"]
+    with pytest.raises(InputError, match="are the same release"):
+        between("3.12.0", "3.12.0", known)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.system import journal
-from pytest_shark_tune.system.cache import KINDS, Cache, Kind, Removed, content_key
+from pytest_shark_tune.system.cache import KINDS, RELEASES, Cache, Kind, Removed, content_key
+from pytest_shark_tune.system.lock import hold_directory
 
 HOUR_S = 3600.0
 SIZE = 1000
@@ -89,9 +92,10 @@ def test_what_was_used_within_an_hour_stays(cache: Cache, hours: float, *, stays
 
 
 def test_kinds_are_weighed_together(cache: Cache) -> None:
-    kept = {kind: keep(cache, kind, hours=10 + at, kind=kind, file=False) for at, kind in enumerate(KINDS)}
+    kinds = [kind for kind in KINDS if kind != RELEASES]
+    kept = {kind: keep(cache, kind, hours=10 + at, kind=kind, file=False) for at, kind in enumerate(kinds)}
     cache.evict(3 * SIZE // 2)
-    assert [kind for kind, paths in kept.items() if all(there(paths))] == list(KINDS[:3])
+    assert [kind for kind, paths in kept.items() if all(there(paths))] == kinds[:3]
 
 
 def test_what_vanishes_meanwhile_is_no_error(cache: Cache) -> None:
@@ -174,3 +178,23 @@ def test_usage_counts_keys_bytes_and_times(cache: Cache) -> None:
     assert used["artifacts"].oldest_s == pytest.approx(time.time() - 5 * HOUR_S, abs=60)
     assert used["artifacts"].newest_s == pytest.approx(time.time() - 3 * HOUR_S, abs=60)
     assert used["plans"].number == 0
+
+
+def test_a_release_stays_while_another_process_uses_it(cache: Cache) -> None:
+    release, unfinished = cache.directory / "releases" / "3.12.0", cache.directory / "releases" / ".3.11.0.17"
+    for directory in (release, unfinished, cache.directory / "releases" / "notes"):
+        directory.mkdir(parents=True)
+        (directory / "code").write_bytes(bytes(SIZE))
+        os.utime(directory, (1, 1))
+    program = "import sys; from pathlib import Path; from pytest_shark_tune.system.lock import hold_directory; "
+    program += "print(hold_directory(Path(sys.argv[1])), flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, str(release)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline() == "True\n"
+        assert cache.evict(0) == Removed(number=1, bytes=SIZE, busy=1)
+        assert not unfinished.exists()
+        user.communicate()
+    assert cache.evict(0) == Removed(number=1, bytes=SIZE)
+    assert sorted(path.name for path in (cache.directory / "releases").iterdir()) == ["notes"]
+    assert not hold_directory(release)
