@@ -92,8 +92,16 @@ def parts_of(model: Verdict, dispatches: Sequence[Verdict], *, changed: bool | N
         changed = not whole.ratio_low <= 1 <= whole.ratio_high
     parts = [part_of(one, calls) for one in dispatches if (calls := one.calls.get(model.entry))]
     if changed and whole.change_us:
-        parts = [msgspec.structs.replace(part, share=part.change_us / whole.change_us) for part in parts]
+        change_us = whole.change_us * _slowness(whole, parts)
+        parts = [msgspec.structs.replace(part, share=part.change_us / change_us) for part in parts]
     return [whole, *parts]
+
+
+def _slowness(whole: Part, parts: Sequence[Part]) -> float:
+    """How many times as slow the machine was while dispatches were timed: in all they take no longer than the model."""
+    other_us = sum(part.calls * part.other_us for part in parts)
+    us = sum(part.calls * part.us for part in parts)
+    return max(1.0, other_us / whole.other_us, us / whole.us)
 
 
 def part_of(verdict: Verdict, calls: int = 1) -> Part:

@@ -7,15 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pytest_shark_tune.guard.explain import Part, part_of, parts_of
 from pytest_shark_tune.guard.verdict import EntryCheck, Verdict
 from pytest_shark_tune.report.guard_text import GuardResult
+from pytest_shark_tune.report.tables import named_rows, wrapped
 from pytest_shark_tune.system.units import format_us
 
-__all__ = ["HEADINGS", "against_lines", "part_cells", "table_lines"]
-
-HEADINGS = ("dispatch", "calls", "other", "here", "ratio", "interval", "verdict", "share of the change")
+__all__ = ["against_lines", "parts_table"]
 
 
-def against_lines(results: Iterable[GuardResult]) -> Iterator[str]:
-    """Yield a table for each model and each other compiler: the model, its dispatches, and what they explain."""
+def against_lines(results: Iterable[GuardResult], width: int) -> Iterator[str]:
+    """Yield a table for each other compiler: models, their dispatches, and what these explain.
+
+    Args:
+        results: the verdicts of a run.
+        width: the columns of the terminal.
+    """
     found = [result for result in results if result.verdict.check is EntryCheck.AGAINST and _is_told(result.verdict)]
     for compiler in dict.fromkeys(result.spec for result in found):
         verdicts = [result.verdict for result in found if result.spec == compiler]
@@ -24,39 +28,49 @@ def against_lines(results: Iterable[GuardResult]) -> Iterator[str]:
         yield f"this compiler against {compiler}; a ratio below 1 is slower here"
         rows = [
             *(row for model in models.values() for row in _rows_of(parts_of(model, dispatches))),
-            *(part_cells(part_of(one)) for one in dispatches if not any(name in one.calls for name in models)),
+            *(_row(part_of(one)) for one in dispatches if not any(name in one.calls for name in models)),
         ]
-        yield from table_lines(HEADINGS, rows)
-        yield from (f"  {verdict.entry}: {verdict.note}" for verdict in verdicts if verdict.note)
+        yield from _table(rows, "other", "here", width)
+        for verdict in verdicts:
+            if verdict.note:
+                yield from wrapped(f"{verdict.entry}: {verdict.note}", width)
 
 
-def table_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table, however wide."""
-    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
-    for row in (headings, *rows):
-        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        yield f"  {'  '.join(cells)}".rstrip()
+def parts_table(parts: Iterable[Part], other: str, here: str, width: int) -> Iterator[str]:
+    """Yield the lines of a table of models and dispatches.
+
+    Args:
+        parts: the models and dispatches.
+        other: the heading of the times with the other release.
+        here: the heading of those with this one.
+        width: the columns of the terminal.
+    """
+    yield from _table([_row(part) for part in parts], other, here, width)
 
 
-def _rows_of(parts: Sequence[Part]) -> Iterator[Sequence[str]]:
-    yield from map(part_cells, parts)
+def _table(rows: Sequence[tuple[str, Sequence[str]]], other: str, here: str, width: int) -> Iterator[str]:
+    headings = ("calls", other, here, "ratio", "interval", "verdict", "share")
+    yield from named_rows([name for name, _ in rows], headings, [cells for _, cells in rows], [()] * len(rows), width)
+
+
+def _rows_of(parts: Sequence[Part]) -> Iterator[tuple[str, Sequence[str]]]:
+    yield from map(_row, parts)
     model, *dispatches = parts
     shares = [part.share for part in dispatches if part.share is not None]
     if shares:
-        yield (f"{model.name}: all else", "", "", "", "", "", "", f"{1 - sum(shares):.0%}")
+        yield f"{model.name}: all else", ("", "", "", "", "", "", f"{1 - sum(shares):.0%}")
 
 
 def _is_told(verdict: Verdict) -> bool:
     return bool(verdict.metrics) or verdict.by_identity
 
 
-def part_cells(part: Part) -> Sequence[str]:
-    """Return the row of a model or dispatch."""
+def _row(part: Part) -> tuple[str, Sequence[str]]:
+    """The name and the cells of a model or dispatch; ``share`` is its part of the model's change."""
     share = "" if part.share is None else f"{part.share:.0%}"
     if not part.us:
-        return (part.name, str(part.calls), "", "", "1", "", part.outcome, share)
-    return (
-        part.name,
+        return part.name, (str(part.calls), "", "", "1", "", part.outcome, share)
+    return part.name, (
         str(part.calls),
         format_us(part.other_us),
         format_us(part.us),

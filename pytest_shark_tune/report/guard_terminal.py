@@ -12,7 +12,7 @@ __all__ = ["guard_lines"]
 
 
 def guard_lines(results: Collection[GuardResult], failures: Sequence[GuardFailure], columns: int) -> Iterator[str]:
-    """Yield the lines, none wider than ``columns`` but for paths of specs and tables of compilers.
+    """Yield the lines, none wider than ``columns`` but for paths of specs.
 
     Args:
         results: the verdicts.
@@ -21,4 +21,4 @@ def guard_lines(results: Collection[GuardResult], failures: Sequence[GuardFailur
     """
     for line in terminal_lines(results, failures):
         yield from [line] if line.startswith("spec: ") else wrapped(line, columns) or [""]
-    yield from against_lines(results)
+    yield from against_lines(results, columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import msgspec
 from pytest_shark_tune.commands.output import print_json, print_table
 from pytest_shark_tune.guard.bisect import Bisection
 from pytest_shark_tune.guard.explain import Explanation
-from pytest_shark_tune.report.against_text import HEADINGS, part_cells, table_lines
+from pytest_shark_tune.report.against_text import parts_table
 
 __all__ = ["print_bisection"]
+
+_NARROWEST = 80
 
 
 def print_bisection(
@@ -56,9 +59,9 @@ def print_bisection(
 
 def _print_explanation(explanation: Explanation, found: Bisection) -> None:
     good, bad = found.last_good, found.first_bad
-    headings = [{"other": good, "here": bad}.get(heading, heading) for heading in HEADINGS]
     parts = ([explanation.model] if explanation.model else []) + list(explanation.dispatches)
-    for line in table_lines(headings, list(map(part_cells, parts))):
+    width = max(shutil.get_terminal_size().columns, _NARROWEST)
+    for line in parts_table(parts, good, bad, width):
         click.echo(line)
     if explanation.unexplained is not None:
         click.echo(f"part of the change that no dispatch explains: {explanation.unexplained:.0%}")

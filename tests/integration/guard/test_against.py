@@ -196,10 +196,11 @@ def test_the_table_says_what_explains_the_change() -> None:
     model = result("model", 100.0, 120.0, {})
     slow = result("slow", 10.0, 15.0, {"model": 3})
     same = result("same", 5.0, 5.0, {"model": 1}, by_identity=True, metrics={})
-    head, _, *rows = against_lines([model, slow, same])
+    head, _, _, *rows = against_lines([model, slow, same], 80)
     assert "against iree==3.12.0" in head
     assert [row.split()[-1] for row in rows] == ["slower", "75%", "0%", "25%"]
     assert "same code" in rows[2]
     unsure = msgspec.structs.replace(model.verdict, metrics=model.verdict.metrics | {"ratio_high": 1.1})
-    rows = list(against_lines([msgspec.structs.replace(model, verdict=unsure), slow]))
+    rows = list(against_lines([msgspec.structs.replace(model, verdict=unsure), slow], 80))
     assert not any("%" in row for row in rows)
+    assert max(map(len, rows)) <= 80

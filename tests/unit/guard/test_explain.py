@@ -29,7 +29,8 @@ def test_shares_count_calls_and_only_of_a_change_that_is_sure() -> None:
     assert [(part.name, part.calls, part.share) for part in parts] == [("slow", 4, 0.8), ("other", 1, 0.0)]
     unsure = verdict("model", 100, 101, CheckOutcome.UNDECIDED)
     assert [part.share for part in parts_of(unsure, [slow])[1:]] == [None]
-    assert parts_of(unsure, [slow], changed=True)[1].share == pytest.approx(80)
+    # Together the dispatches would take 120 us of 101: the machine was slower while they were timed.
+    assert parts_of(unsure, [slow], changed=True)[1].share == pytest.approx(80 * 101 / 120)
 
 
 def test_the_sure_ones_are_blamed_or_else_the_largest() -> None:
