@@ -18,6 +18,7 @@ from pytest_shark_tune.device.elements import as_bytes
 from pytest_shark_tune.device.onnx_engine import arrays_of, run_onnx, tensors_like
 from pytest_shark_tune.device.protocol import TensorData
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.forms.cpu import CPU_FORMS
 from pytest_shark_tune.measurement.correctness import tolerance_for
 from pytest_shark_tune.plan.make import found_dispatches
 from pytest_shark_tune.plan.source import read_source
@@ -31,6 +32,28 @@ from pytest_shark_tune.tuning.settings import RunSettings
 from tests.integration.conftest import MakeSuite
 
 onnx: Any = pytest.importorskip("onnx")
+
+
+def strided(path: Path) -> Path:
+    """Write a model of a depthwise convolution with a stride, and a convolution with a kernel of 1."""
+    helper, f32 = onnx.helper, onnx.TensorProto.FLOAT
+    random = np.random.default_rng(0)
+    weights = {
+        "w1": random.standard_normal((8, 1, 3, 3), dtype=np.float32),
+        "w2": random.standard_normal((4, 8, 1, 1), dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"], group=8, strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["c", "w2"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info("x", f32, [1, 8, 32, 32])]
+    ends.append(helper.make_tensor_value_info("y", f32, [1, 4, 16, 16]))
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+    return path
 
 
 def convolutions(path: Path, *, addend: float = 0.0) -> Path:
@@ -111,6 +134,22 @@ def test_the_default_is_wrong_if_the_model_computes_something_else(session: Sess
         plan = found_dispatches([asked], session.compiler, processors=2)
         (default,) = race.run(plan, plan.sources[0], (), lambda: False)
         assert {default.state} == states, default.reason
+
+
+def test_what_pays_once_it_is_tuned_races_beside_the_best_rewrites(session: Session, tmp_path: Path) -> None:
+    source = read_source(strided(tmp_path / "model.onnx"), tmp_path)
+    race = FormRace(session.builder, UntunedModels(session.builder), session.models, lambda message: None)
+    plan = found_dispatches([source], session.compiler, processors=2)
+    products, strides = CPU_FORMS[:2]
+    results = {result.form.name: result for result in race.run(plan, plan.sources[0], CPU_FORMS[:2], lambda: False)}
+    assert (
+        {"default", "products", "strides"} <= results.keys() <= {"default", "products", "strides", "strides+products"}
+    )
+    for result in results.values():
+        assert result.state == State.MEASURED, result.reason
+        assert result.form.is_default or result.compile_s > 0
+    both = results.get("strides+products")
+    assert both is None or both.form.rewrites == (*strides.rewrites, *products.rewrites)
 
 
 def test_how_a_model_answers_to_rounding_is_not_how_far_it_is_from_the_reference(
