@@ -29,7 +29,7 @@ from pytest_shark_tune.spec.apply import Application, apply_spec
 __all__ = ["compile_model"]
 
 
-@click.command(name="compile", cls=Command)
+@click.command(name="compile", cls=Command, short_help="Compile a model with a spec.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--spec", type=click.Path(path_type=Path), help="The tuning spec to apply (default: the form's).")
 @click.option(

@@ -15,7 +15,7 @@ from pytest_shark_tune.system import journal
 __all__ = ["report_runs"]
 
 
-@click.command(name="report", cls=Command)
+@click.command(name="report", cls=Command, short_help="Write the results of runs as one page of HTML.")
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o",

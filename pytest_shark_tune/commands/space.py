@@ -34,7 +34,7 @@ __all__ = ["space"]
 _COLUMNS = ("dispatch", "kind", "pipeline", "configs", "seconds")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Print the configs that a run can try.")
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @target_option
 @shape_option

@@ -19,7 +19,7 @@ from pytest_shark_tune.system.machine import driver_version, processors
 __all__ = ["info"]
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Print the devices and targets of this machine.")
 @json_option
 def info(as_json: bool) -> None:
     """Print the versions, drivers and devices of this machine, and the targets that can be tuned here."""
