@@ -41,7 +41,9 @@ def info(as_json: bool) -> None:
         ("URI", "device", "--tune-target", ""),
         ((row["uri"], row["device"], row["target"], row["note"]) for row in rows),
     )
-    click.echo("A target without a device here can be compiled for and guarded in part: see --tune-stop-after.")
+    click.echo("To tune a model here: pytest MODEL --tune --tune-target TARGET")
+    click.echo("A target without a device here can be compiled for (--tune-stop-after compile),")
+    click.echo("and guarded in part.")
 
 
 def _devices_of(driver: str) -> list[dict[str, Any]]:
