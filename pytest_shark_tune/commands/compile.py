@@ -86,6 +86,7 @@ def compile_model(
     if spec is None:
         lowered = with_form.lower(source.text, to="executable-sources", name=source.name)
         with_form.compile_sources(lowered, output, source.name)
+        click.echo(f"{output} is written in the form {source.form.name}; no spec goes with this form")
         return
     application = apply_spec(source, text, compiler)
     try:
