@@ -35,9 +35,18 @@ class _Commands(click.Group):
         except OutputError as error:
             sys.exit(f"shark-tune: {error}")
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which a user comes to them, which is that of the code."""
+        del ctx
+        return list(self.commands)
+
 
 # With color, click leaves escape sequences in its output, so that they are shown escaped.
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "color": True})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "color": True},
+    epilog="Models and suites are tuned with pytest: pytest MODEL --tune.",
+)
 @click.version_option(package_name="pytest-shark-tune", prog_name="shark-tune")
 def main() -> None:
     """Work with tuning specs, and look into the inputs and the cache of pytest --tune."""
@@ -48,17 +57,17 @@ for _command in (
     start.init,
     space,
     timing.profile_model,
-    timing.bisect_model,
     compile_model,
+    report_runs,
+    show,
+    diff_specs,
     merge_files,
     merge_records,
     port_spec,
     rewrite_model,
-    show,
-    diff_specs,
-    landscapes.replay,
-    report_runs,
-    landscapes.prior,
+    timing.bisect_model,
     cache,
+    landscapes.replay,
+    landscapes.prior,
 ):
     main.add_command(_command)

@@ -17,7 +17,7 @@ from pytest_shark_tune.system.cache import KINDS, Cache, Kind
 __all__ = ["cache"]
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show or clear the cache between runs.")
 @click.argument("kinds", metavar="[KIND]...", nargs=-1, type=click.Choice(KINDS))
 @click.option("--clear", is_flag=True, help="Remove the entries of these kinds, or of all kinds.")
 @cache_option

@@ -29,7 +29,7 @@ from pytest_shark_tune.spec.apply import Application, apply_spec
 __all__ = ["compile_model"]
 
 
-@click.command(name="compile", cls=Command)
+@click.command(name="compile", cls=Command, short_help="Compile a model with a spec.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--spec", type=click.Path(path_type=Path), help="The tuning spec to apply (default: the form's).")
 @click.option(
@@ -86,6 +86,7 @@ def compile_model(
     if spec is None:
         lowered = with_form.lower(source.text, to="executable-sources", name=source.name)
         with_form.compile_sources(lowered, output, source.name)
+        click.echo(f"{output} is written in the form {source.form.name}; no spec goes with this form")
         return
     application = apply_spec(source, text, compiler)
     try:

@@ -15,7 +15,7 @@ from pytest_shark_tune.records.snapshot import read_text
 __all__ = ["diff_specs"]
 
 
-@click.command(name="diff", cls=Command)
+@click.command(name="diff", cls=Command, short_help="List the differences between two specs.")
 @click.argument("old", metavar="A", type=click.Path(path_type=Path))
 @click.argument("new", metavar="B", type=click.Path(path_type=Path))
 @trust_option

@@ -25,7 +25,7 @@ from pytest_shark_tune.records.snapshot import locked, read_records, write_text
 __all__ = ["merge_files"]
 
 
-@click.command(name="merge", cls=Command)
+@click.command(name="merge", cls=Command, short_help="Make one spec of several.")
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The spec to write.")
 @click.option(

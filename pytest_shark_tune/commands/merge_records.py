@@ -21,7 +21,7 @@ from pytest_shark_tune.tuning.bundle import read_bundle
 __all__ = ["merge_records"]
 
 
-@click.command(name="merge-records", cls=Command)
+@click.command(name="merge-records", cls=Command, short_help="Join the runs of several machines.")
 @click.argument("outs", metavar="OUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The directory to write to.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="The bundle that the runs measured.")

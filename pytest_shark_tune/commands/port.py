@@ -24,7 +24,7 @@ from pytest_shark_tune.system.machine import processors
 __all__ = ["port_spec"]
 
 
-@click.command(name="port", cls=options.Command)
+@click.command(name="port", cls=options.Command, short_help="Bring a spec to this release of IREE.")
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("models", metavar="[MODEL]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The spec to write.")

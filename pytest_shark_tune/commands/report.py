@@ -16,7 +16,7 @@ from pytest_shark_tune.system import journal
 __all__ = ["report_runs"]
 
 
-@click.command(name="report", cls=Command)
+@click.command(name="report", cls=Command, short_help="Write the results of runs as a page of HTML, or as Markdown.")
 @click.argument("runs", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "-o",

@@ -17,8 +17,10 @@ from pytest_shark_tune.system.cleanup import scratch_directory
 
 __all__ = ["rewrite_model"]
 
+_NAMES = (*REWRITES, *mlir_rewrite_names(), "none")
 
-@click.command(name="rewrite", cls=Command)
+
+@click.command(name="rewrite", cls=Command, short_help="Write convolutions of an ONNX model as products.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -31,8 +33,10 @@ __all__ = ["rewrite_model"]
     "--rewrite",
     "rewrites",
     multiple=True,
-    type=click.Choice([*REWRITES, *mlir_rewrite_names(), "none"]),
-    help="A rewrite to apply; repeatable, in order (default: those into products); none imports MODEL as it is.",
+    metavar="NAME",
+    type=click.Choice(_NAMES),
+    help=f"A rewrite to apply: {', '.join(_NAMES)}. Repeatable, in order (default: those into products); none imports "
+    "MODEL as it is.",
 )
 @shape_option
 def rewrite_model(model: Path, output: Path, rewrites: tuple[str, ...], shapes: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ __all__ = ["show"]
 _HEADINGS = ("entry", "op", "pipeline", "config", "speedup", "IREE", "device")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show the entries of a spec.")
 @click.argument("spec", type=click.Path(path_type=Path))
 @trust_option
 @json_option

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,10 +33,10 @@ from pytest_shark_tune.system.machine import processors
 
 __all__ = ["space"]
 
-_COLUMNS = ("dispatch", "kind", "pipeline", "configs", "seconds")
+_COLUMNS = ("dispatch", "kind", "pipeline", "loops", "configs", "knobs")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Print the configs that a run can try.")
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @target_option
 @shape_option
@@ -99,9 +101,7 @@ def space(
     if as_json:
         print_json(rows)
         return
-    print_table(
-        (*_COLUMNS, "knobs"), ([*(str(row[name]) for name in _COLUMNS), _knobs_text(row["knobs"])] for row in rows)
-    )
+    print_table(_COLUMNS, map(_cells, rows))
     for kind, meaning in explain_knobs(names):
         click.echo("\n".join(wrapped(f"{kind}: {meaning}", max(shutil.get_terminal_size().columns, 80))))
 
@@ -110,9 +110,12 @@ def _add_failure(failures: list[tuple[str, str]], name: str, failure: str) -> No
     failures.append((name, failure))
 
 
-def _knobs_text(domains: object) -> str:
-    assert isinstance(domains, dict)
-    return ", ".join(f"{name} ({len(domain)})" for name, domain in domains.items())
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    """A space as a row of the table. Knobs have the numbers of loops in their names, so it shows the loops."""
+    loops = "x".join(map(str, row["loops"]))
+    configs = "too many to list" if row["configs"] is None else str(row["configs"])
+    knobs = ", ".join(f"{name} ({len(domain)})" for name, domain in row["knobs"].items())
+    return [row["dispatch"], row["kind"], row["pipeline"], loops, configs, knobs]
 
 
 def _size(space: SearchSpace) -> int | None:

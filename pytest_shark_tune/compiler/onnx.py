@@ -99,9 +99,15 @@ def load_fixed(
         raise InputError(
             f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
             f"Give them, as in {examples}, or several sizes of one that stays open, as in "
-            f"--tune-dim {shlex.quote(f'{values[0].name}.0=1,16,128')}"
+            f"--tune-dim {shlex.quote(f'{values[0].name}.0=1,16,128')}{_strays(model.graph, shapes)}"
         )
     return model, is_changed
+
+
+def _strays(graph: Any, shapes: Mapping[str, Sequence[int]]) -> str:
+    """A sentence about the given inputs that a model does not have; empty without any."""
+    names = sorted(set(shapes) - {value.name for value in graph.input})
+    return f". It has no input {' or '.join(map(repr, names))}" if names else ""
 
 
 def onnx_inputs(path: Path) -> tuple[str, ...]:

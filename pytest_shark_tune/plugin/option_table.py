@@ -115,9 +115,10 @@ _TUNE = (
         "--tune-restrict",
         "CONDITION",
         'condition on the configs to try: "wg_0 >= 64 and red_2 in (4, 8)"',
+        Mode.TUNE,
         old="--tune-where",
     ),
-    _list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4"),
+    _list("--tune-knob", "NAME=V1,V2", "also search an option that the compiler pins: waves_per_eu=1,2,4", Mode.TUNE),
     _value("starter-spec", "FILE", "", "starter spec: its entries apply after the new ones", Mode.TUNE, "spec"),
     _value(
         "out",

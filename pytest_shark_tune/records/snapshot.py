@@ -144,6 +144,9 @@ def read_text(spec: Path) -> str:
     """
     try:
         return read_module(files.read_plain(spec))
+    except FileNotFoundError as error:
+        hint = "a run of pytest --tune writes one only if a config won"
+        raise InputError(f"tuning spec {spec} cannot be read: {error.strerror}; {hint}") from error
     except OSError as error:
         raise InputError(f"tuning spec {spec} cannot be read: {error.strerror}") from error
     except InputError as error:

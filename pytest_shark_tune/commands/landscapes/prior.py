@@ -20,7 +20,7 @@ __all__ = ["prior"]
 _HEADINGS = ("left out", "configs", "with the others", "without")
 
 
-@click.group()
+@click.group(short_help="Make a prior of recorded measurements.")
 def prior() -> None:
     """Make priors, which `pytest --tune --tune-prior FILE` and `shark-tune replay --tune-prior FILE` begin with."""
 

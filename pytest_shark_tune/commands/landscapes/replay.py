@@ -21,7 +21,7 @@ _MOST_SEEDS = 100_000
 _MOST_CONFIGS = 1_000_000_000
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Run a search on recorded measurements.")
 @click.argument("landscape", type=click.Path(path_type=Path))
 @click.option("--strategy", type=click.Choice(STRATEGIES), default=STRATEGIES[0], show_default=True)
 @click.option(

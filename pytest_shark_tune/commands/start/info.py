@@ -19,7 +19,7 @@ from pytest_shark_tune.system.machine import driver_version, processors
 __all__ = ["info"]
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Print the devices and targets of this machine.")
 @json_option
 def info(as_json: bool) -> None:
     """Print the versions, drivers and devices of this machine, and the targets that can be tuned here."""
@@ -41,7 +41,9 @@ def info(as_json: bool) -> None:
         ("URI", "device", "--tune-target", ""),
         ((row["uri"], row["device"], row["target"], row["note"]) for row in rows),
     )
-    click.echo("A target without a device here can be compiled for and guarded in part: see --tune-stop-after.")
+    click.echo("To tune a model here: pytest MODEL --tune --tune-target TARGET")
+    click.echo("A target without a device here can be compiled for (--tune-stop-after compile),")
+    click.echo("and guarded in part.")
 
 
 def _devices_of(driver: str) -> list[dict[str, Any]]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from pytest_shark_tune.commands.options import Command
+from pytest_shark_tune.commands.options import Command, shape_option
 from pytest_shark_tune.device.driver.architecture import resolve_target
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.plan.source import MODEL_SUFFIXES
+from pytest_shark_tune.plan.source import MODEL_SUFFIXES, ModelInput
 
 __all__ = ["init"]
 
-_SUITE = '''"""Tunes and guards {name}: `pytest {directory} --tune` tunes it, `pytest {directory}` guards the result."""
+_SUITE = '''# `pytest {directory} --tune` tunes {name}, `pytest {directory}` guards the result.
 
 import pytest
 
@@ -23,9 +26,6 @@ import pytest
 def test_dispatch(tuned):
     """One test per pair of a dispatch and a candidate config."""
 '''
-_INI = """[pytest]
-tune_target = {target}
-"""
 _WORKFLOW = """name: guard the tuning specs
 on:
   pull_request:
@@ -53,31 +53,40 @@ jobs:
             guard.xml
           if-no-files-found: ignore
 """
-_INI_FILES = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
+_SECTIONS = {
+    "pytest.ini": "[pytest]",
+    "pyproject.toml": "[tool.pytest.ini_options]",
+    "tox.ini": "[pytest]",
+    "setup.cfg": "[tool:pytest]",
+}
+"""The ini files that pytest reads, and where its settings are in them."""
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Write a suite for a model, and a workflow for CI.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "directory", type=click.Path(path_type=Path), default="tuning", show_default=True)
 @click.option("--tune-target", default="llvm-cpu", show_default=True, help="As pytest's option.")
-def init(model: Path, directory: Path, tune_target: str) -> None:
+@shape_option
+def init(model: Path, directory: Path, tune_target: str, shapes: tuple[str, ...]) -> None:
     """Write a suite that tunes and guards MODEL, and a workflow for GitHub that runs it.
 
     Existing files are left as they are. An ini file with settings of pytest's gets no line: the command prints the
-    line to add.
+    lines to add.
     """
     if model.suffix not in MODEL_SUFFIXES or not model.is_file():
         problem = "there is no such file" if model.suffix in MODEL_SUFFIXES else "this is no model"
         raise InputError(f"{model}: {problem}; give a {', '.join(MODEL_SUFFIXES[:-1])} or {MODEL_SUFFIXES[-1]} file")
     target = str(resolve_target(tune_target))
+    ModelInput.parse(shapes)  # It refuses what pytest would refuse.
     test = directory / f"test_{_identifier(model.stem)}.py"
     workflow = Path(".github/workflows/guard.yml")
     package = "'pytest-shark-tune[onnx]'" if model.suffix == ".onnx" else "pytest-shark-tune"
-    suite = _SUITE.format(name=model.name, directory=directory, model=os.path.relpath(model, directory))
-    files = {test: suite, workflow: _WORKFLOW.format(package=package, directory=directory)}
-    ini = next((path for name in _INI_FILES if (path := Path(name)).exists()), None)
+    shown = shlex.quote(str(directory))
+    suite = _SUITE.format(name=model.name, directory=shown, model=os.path.relpath(model, directory))
+    files = {test: suite, workflow: _WORKFLOW.format(package=package, directory=shown)}
+    ini = next((path for name in _SECTIONS if (path := Path(name)).exists()), None)
     if ini is None:
-        files[Path("pytest.ini")] = _INI.format(target=target)
+        files[Path("pytest.ini")] = _settings(Path("pytest.ini"), target, shapes)
     for path, text in files.items():
         if path.exists():
             click.echo(f"{path} is there already, and stays")
@@ -85,9 +94,26 @@ def init(model: Path, directory: Path, tune_target: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         click.echo(f"{path} is written")
-    if ini is not None and target != "llvm-cpu":
-        click.echo(f"add to the settings of pytest in {ini}: tune_target = {target}")
-    click.echo(f"next: pytest {directory} --tune")
+    if ini is not None and (target != "llvm-cpu" or shapes):
+        click.echo(f"add to {ini}:\n\n{_settings(ini, target, shapes)}")
+    click.echo(f"next: pytest {shown} --tune")
+
+
+def _settings(ini: Path, target: str, shapes: Sequence[str]) -> str:
+    """The settings of a run as the lines of an ini file, which has a syntax of its own if it is TOML."""
+    lists = {"tune_input_shape": shapes} if shapes else {}
+    if ini.suffix == ".toml":
+        lines = [f"tune_target = {_quoted(target)}"]
+        lines += [f"{name} = [{', '.join(map(_quoted, values))}]" for name, values in lists.items()]
+    else:
+        lines = [f"tune_target = {target}"]
+        lines += [f"{name} =" + "".join(f"\n    {value}" for value in values) for name, values in lists.items()]
+    return "\n".join([_SECTIONS[ini.name], *lines, ""])
+
+
+def _quoted(text: str) -> str:
+    """A text as a string of TOML, which has the escapes of JSON."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _identifier(stem: str) -> str:

@@ -25,7 +25,7 @@ _PACKAGE = "iree-base-compiler"
 _INDEX_TIMEOUT_S = 120.0
 
 
-@click.command(name="bisect", cls=options.Command)
+@click.command(name="bisect", cls=options.Command, short_help="Find the release of IREE that made a model slower.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--good", required=True, metavar="VERSION", help="A release with which the model is fast.")
 @click.option("--bad", required=True, metavar="VERSION", help="A release with which it is slow.")

@@ -29,7 +29,7 @@ _OUTSIDE = "(outside of them)"
 _NARROWEST = 80
 
 
-@click.command(name="profile", cls=options.Command)
+@click.command(name="profile", cls=options.Command, short_help="Show where the time of a model goes.")
 @click.argument("model", type=click.Path(path_type=Path))
 @options.target_option
 @options.shape_option

@@ -11,7 +11,7 @@ from pytest_shark_tune import __version__
 from pytest_shark_tune.device.identity import device_slug, runtime_version
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.items import manifest_entry_of
-from pytest_shark_tune.plugin.tune.finish import Finished, finish_run, show
+from pytest_shark_tune.plugin.tune.finish import Finished, finish_run, show, show_nothing_to_tune
 from pytest_shark_tune.plugin.tune.header import header_lines
 from pytest_shark_tune.plugin.tune.reports import result_of, result_status
 from pytest_shark_tune.plugin.tune.run import TuningRun
@@ -63,6 +63,8 @@ class TuneController:
         self._tests: pytest.Session | None = None
         self._finished = Finished()
         self._ended = ""
+        self._has_cases: bool | None = None
+        """Whether any test of the run is ours; unknown until its tests begin."""
         config.pluginmanager.register(self._workers, "shark-tune-workers")
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -97,6 +99,7 @@ class TuneController:
 
     def _begin(self, entries: Sequence[TestEntry | None]) -> RunOrder:
         order = self._run.begin(entries)
+        self._has_cases = any(entry is not None for entry in entries)
         if self._tests is not None and entries:
             # Pytest's progress is a part of this: most candidates are there to be chosen from only. Without any test
             # pytest would take the run for an empty one.
@@ -133,7 +136,8 @@ class TuneController:
         ended_early = bool(self._ended or unfinished) or exitstatus == pytest.ExitCode.INTERNAL_ERROR
         if ended_early:
             self._setup.session.close()
-        self._display.say(Step("writing the results", Stage.WRITE))
+        if self._store.has_results or self._setup.stops_after_compile:
+            self._display.say(Step("writing the results", Stage.WRITE))
         self._finished = finish_run(self._setup, self._store, self._run, complete=not ended_early)
         if ended_early:
             left = f"; {unfinished} of its tests were not run to their end" if unfinished else ""
@@ -157,6 +161,8 @@ class TuneController:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Show the table, the funnel, and the files that were written or could not be written."""
+        if self._has_cases is False and not self._ended and not self._setup.is_dry:
+            show_nothing_to_tune(terminalreporter)
         show(self._config, terminalreporter, self._setup, self._store, self._finished)
         problems = [self._setup.storage.explain(error) or str(error) for error in self._store.failures]
         problems += self._finished.problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +26,16 @@ from pytest_shark_tune.results.store import ResultStore, Summary
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.bundle import BUNDLE, Packed, pack
 
-__all__ = ["Finished", "finish_run", "show"]
+__all__ = ["Finished", "finish_run", "show", "show_nothing_to_tune"]
 
 _NARROWEST = 80
 """The least columns that tables are made for: a narrower terminal breaks their lines."""
 _PROGRESS = "progress.jsonl"
 _NOTHING_WON = "no spec was written: nothing won"
+_NOTHING_TO_TUNE = (
+    "nothing was tuned: this run has no test that is marked tune, and no model. Name one, as in "
+    "pytest model.onnx --tune, or write a suite for it by shark-tune init model.onnx"
+)
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,12 @@ def show(config: pytest.Config, terminalreporter: Any, setup: Setup, store: Resu
         next_steps=() if setup.bundle is not None else tuple(steps),
     )
     reporting.write(terminalreporter, text)
+
+
+def show_nothing_to_tune(terminalreporter: Any) -> None:
+    """Say that no test of the run was one to tune, and what to type instead."""
+    text = textwrap.fill(_NOTHING_TO_TUNE, terminalreporter._tw.fullwidth, break_on_hyphens=False)
+    reporting.write_line(terminalreporter, text, yellow=True)
 
 
 def _merge_advice(setup: Setup) -> str:

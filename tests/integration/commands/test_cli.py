@@ -42,6 +42,14 @@ def test_space_shows_a_table(model: Path) -> None:
     assert result.exit_code == 0
     assert NAME in result.stdout
     assert "DoubleTilingExpert" in result.stdout
+    assert "32x32x32" in result.stdout.replace(NAME, "")
+
+
+def test_info_fits_and_says_what_to_type() -> None:
+    result = CliRunner().invoke(main, ["info"], env={"COLUMNS": "80"}, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "pytest MODEL --tune --tune-target TARGET" in result.stdout
 
 
 def test_space_prints_json(model: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -18,7 +19,9 @@ from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch
 from pytest_shark_tune.errors import InputError
+from pytest_shark_tune.forms.form import DEFAULT_FORM
 from pytest_shark_tune.plan.source import Source
+from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.spec.apply import Application, apply_spec
 from pytest_shark_tune.spec.build import SpecEntry, build_spec
 
@@ -226,7 +229,7 @@ def test_an_entry_that_is_in_force_nowhere_fails_the_command(files: tuple[Path, 
     [
         ({"model": "absent.mlir"}, "there is no file absent.mlir"),
         ({"model": "model.pt"}, "model.pt is not one of .mlir, .mlirbc, .onnx"),
-        ({"spec": "absent.mlir"}, "tuning spec absent.mlir cannot be read: No such file"),
+        ({"spec": "absent.mlir"}, "cannot be read: No such file or directory; a run of pytest --tune writes one only"),
         ({"out": "no/such/directory.vmfb"}, "there is no directory no/such"),
         ({"more": "--tune-target=cuda"}, "target 'cuda' names no architecture"),
         ({"more": "--tune-target=cuda:sm_90"}, "iree-compile does not take target cuda:sm_90"),
@@ -258,3 +261,14 @@ def test_a_model_that_the_compiler_rejects_is_told(cpu_spec: str) -> None:
     broken = Source(name="broken", text="func.func @main() -> i32 { }", is_benchmark=False)
     with pytest.raises(InputError, match=r"broken: iree-compile rejects it: broken:1"):
         apply_spec(broken, cpu_spec, Compiler(Target.parse("llvm-cpu")))
+
+
+def test_a_form_without_a_spec_is_compiled_and_told(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, _, out = files
+    record = FormRecord(model=model.stem, form=DEFAULT_FORM, target="llvm-cpu", device="", iree="", stem="llvm-cpu")
+    path = tmp_path / f"{model.stem}-llvm-cpu.form.json"
+    path.write_bytes(msgspec.json.encode(record))
+    result = shark_tune(model, "--form", path, "-o", out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{out} is written in the form default; no spec goes with this form\n"
+    assert out.exists()

@@ -76,6 +76,12 @@ def test_dynamic_dimensions_are_named(tmp_path: Path, shape: Sequence[int | str]
         import_onnx(path)
 
 
+def test_a_shape_for_another_input_is_named(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "tiny.onnx", shape=("batch", 3))
+    with pytest.raises(InputError, match=r"--tune-input-shape x=.*\. It has no input 'y'$"):
+        import_onnx(path, {"y": (1, 3)})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

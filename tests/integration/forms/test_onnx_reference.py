@@ -136,15 +136,15 @@ def test_the_default_is_wrong_if_the_model_computes_something_else(session: Sess
         assert {default.state} == states, default.reason
 
 
+@pytest.mark.slow
 def test_what_pays_once_it_is_tuned_races_beside_the_best_rewrites(session: Session, tmp_path: Path) -> None:
     source = read_source(strided(tmp_path / "model.onnx"), tmp_path)
     race = FormRace(session.builder, UntunedModels(session.builder), session.models, lambda message: None)
     plan = found_dispatches([source], session.compiler, processors=2)
     products, strides = CPU_FORMS[:2]
     results = {result.form.name: result for result in race.run(plan, plan.sources[0], CPU_FORMS[:2], lambda: False)}
-    assert (
-        {"default", "products", "strides"} <= results.keys() <= {"default", "products", "strides", "strides+products"}
-    )
+    assert {"default", "products", "strides"} <= results.keys()
+    assert results.keys() <= {"default", "products", "strides", "strides+products"}
     for result in results.values():
         assert result.state == State.MEASURED, result.reason
         assert result.form.is_default or result.compile_s > 0

@@ -255,6 +255,16 @@ def test_a_missing_model_is_an_error_of_a_run_that_does_not_tune(make_suite: Mak
     outcome.lines.fnmatch_lines(["there is no file */gone.mlir"])
 
 
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_a_run_without_anything_to_tune_says_what_to_type(make_suite: MakeSuite, workers: str) -> None:
+    outcome = make_suite({"test_plain.py": "def test_plain():\n    pass\n"}).tune(workers)
+    assert outcome.status == 0, outcome.text
+    text = " ".join(outcome.text.split())
+    assert "nothing was tuned: this run has no test that is marked tune, and no model" in text
+    assert "pytest model.onnx --tune" in text
+    assert "writing the results" not in text
+
+
 def test_an_option_of_tuning_is_refused_by_a_run_that_does_not_tune(suite: Suite) -> None:
     outcome = suite.run("--tune-time=30m")
     assert outcome.status == pytest.ExitCode.USAGE_ERROR, outcome.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,7 @@ def test_files_that_are_there_stay(directory: Path) -> None:
     status, said = init("my net.mlir", "--tune-target", "cuda:sm_80")
     assert status == 0
     assert "tuning/test_my_net.py is there already, and stays" in said
-    assert "add to the settings of pytest in pyproject.toml: tune_target = cuda:sm_80" in said
+    assert 'add to pyproject.toml:\n\n[tool.pytest.ini_options]\ntune_target = "cuda:sm_80"\n' in said
     assert (directory / "tuning" / "test_my_net.py").read_text(encoding="utf-8") == "mine"
     assert not (directory / "pytest.ini").exists()
 
@@ -50,3 +52,31 @@ def test_what_is_no_model_is_refused(model: str, message: str) -> None:
     status, said = init(model)
     assert status == 2
     assert f"{model}: {message}" in said
+
+
+def test_the_shapes_of_inputs_go_into_the_ini_file(directory: Path) -> None:
+    shapes = ("--tune-input-shape", "x=1x3x48x192", "--tune-input-shape", "y=1")
+    assert init("my net.mlir", *shapes)[0] == 0
+    ini = configparser.ConfigParser()
+    ini.read(directory / "pytest.ini", encoding="utf-8")
+    assert ini["pytest"]["tune_input_shape"].split() == ["x=1x3x48x192", "y=1"]
+
+
+def test_the_lines_for_an_ini_file_of_toml_are_toml(directory: Path) -> None:
+    (directory / "pyproject.toml").write_text("", encoding="utf-8")
+    said = init("my net.mlir", "--tune-input-shape", 'a "name"=1x3')[1]
+    lines = said.split("add to pyproject.toml:\n\n")[1].split("\n\n")[0]
+    settings = tomllib.loads(lines)["tool"]["pytest"]["ini_options"]
+    assert settings == {"tune_target": "llvm-cpu", "tune_input_shape": ['a "name"=1x3']}
+
+
+def test_a_shape_that_pytest_would_refuse_is_refused(directory: Path) -> None:
+    status, said = init("my net.mlir", "--tune-input-shape", "1x3")
+    assert status == 2
+    assert "--tune-input-shape: '1x3' is not NAME=SIZES" in said
+    assert not (directory / "tuning").exists()
+
+
+def test_the_next_command_can_be_typed(directory: Path) -> None:
+    del directory
+    assert init("my net.mlir", "-o", "my suite")[1].endswith("next: pytest 'my suite' --tune\n")

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plugin import parse
-from pytest_shark_tune.plugin.option_table import OPTIONS, Option, add_options
+from pytest_shark_tune.plugin.option_table import OPTIONS, Mode, Option, add_options, destinations
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.system.machine import last_level_cache_bytes
 
@@ -213,3 +213,8 @@ def test_the_options_come_in_groups() -> None:
     shown = parser.optparser.format_help()
     for name in ("tune", "model", "device", "cache", "guard", "report"):
         assert f"shark-tune {name}: " in shown
+
+
+def test_options_about_candidates_are_for_tuning_only() -> None:
+    """A run that guards tries no candidates: it refuses them instead of ignoring them."""
+    assert {"tune_restrict", "tune_knob", "tune_trials", "tune_strategy"} <= set(destinations(Mode.TUNE))
