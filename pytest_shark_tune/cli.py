@@ -71,3 +71,6 @@ for _command in (
     landscapes.prior,
 ):
     main.add_command(_command)
+
+if __name__ == "__main__":
+    main()

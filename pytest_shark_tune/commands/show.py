@@ -35,15 +35,21 @@ def show(spec: Path, as_json: bool) -> None:
         print_json([_json_row(entry) for entry in view.entries])
         return
     rows = (
-        (entry.row.matcher, entry.op, entry.row.pipeline, entry.config, _speedup(entry), entry.iree, entry.device)
+        (entry.row.matcher, entry.op, entry.row.pipeline, _config(entry), _speedup(entry), entry.iree, entry.device)
         for entry in view.entries
     )
     print_table(_HEADINGS, ([cell or "-" for cell in row] for row in rows))
 
 
+def _config(entry: SpecEntryView) -> str:
+    return f"{entry.config} (edited since it was measured)" if entry.is_edited else entry.config
+
+
 def _speedup(entry: SpecEntryView) -> str:
-    """The recorded ratio with its interval, or else the ratio in the spec itself."""
+    """The recorded ratio with its interval, or else the ratio in the spec itself; empty for another config."""
     record = entry.record
+    if entry.is_edited:
+        return ""
     if record is None or record.ratio is None:
         return str(entry.row.provenance.get("speedup", ""))
     interval = f" ({record.ratio_low:.3f} to {record.ratio_high:.3f})" if record.ratio_low and record.ratio_high else ""

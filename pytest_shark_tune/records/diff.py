@@ -18,7 +18,7 @@ from pytest_shark_tune.records.snapshot import read_text, records_of, stream_rec
 from pytest_shark_tune.records.types import WinnerRecord
 from pytest_shark_tune.spec.module import matcher_name
 from pytest_shark_tune.spec.predicate import MatchPredicate, describe, relation
-from pytest_shark_tune.spec.read import SpecRow, read_predicates, read_spec
+from pytest_shark_tune.spec.read import SpecRow, is_same_config, read_predicates, read_spec
 from pytest_shark_tune.system.units import format_us
 
 __all__ = ["Change", "SpecEntryView", "SpecView", "describe_change", "diff", "read_view", "view_of"]
@@ -31,7 +31,9 @@ class SpecEntryView(msgspec.Struct, frozen=True, kw_only=True):
     predicate: MatchPredicate | None = None
     """The match predicate, if it could be read."""
     record: WinnerRecord | None = None
-    """The record, if there is one."""
+    """The record, if there is one of this config."""
+    is_edited: bool = False
+    """Whether the config was changed since it was recorded."""
 
     @property
     def name(self) -> str:
@@ -114,11 +116,14 @@ def view_of(name: str, spec: str, records: Iterable[WinnerRecord]) -> SpecView:
         if not known:
             raise
         return SpecView(name=name, entries=known, problem=str(error))
-    entries = (
-        SpecEntryView(row=row, predicate=predicate, record=record)
-        for row, predicate, record in zip(rows, predicates, records_of(rows, records), strict=True)
-    )
-    return SpecView(name=name, entries=tuple(entries))
+    found = zip(rows, predicates, records_of(rows, records), strict=True)
+    return SpecView(name=name, entries=tuple(_view_of_entry(*one) for one in found))
+
+
+def _view_of_entry(row: SpecRow, predicate: MatchPredicate | None, record: WinnerRecord | None) -> SpecEntryView:
+    if record is not None and row.config and record.config and not is_same_config(row.config, record.config):
+        return SpecEntryView(row=row, predicate=predicate, is_edited=True)
+    return SpecEntryView(row=row, predicate=predicate, record=record)
 
 
 def read_view(path: Path) -> SpecView:

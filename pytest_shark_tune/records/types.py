@@ -325,7 +325,7 @@ class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):
     default_us: float | None = None
     """The median default time."""
     tuned_us: float | None = None
-    """The median tuned time."""
+    """The default time divided by the ratio, which belong together: both ran in turns."""
     note: str = ""
     in_model: dict[str, float] = {}
     """The ratio for the dispatches of each entry as they run in the model, if the driver reports it."""

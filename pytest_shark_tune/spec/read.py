@@ -20,6 +20,7 @@ from pytest_shark_tune.spec.predicate import MatchPredicate, read_matcher
 __all__ = [
     "SpecRow",
     "dropped_prints",
+    "is_same_config",
     "mark_entries",
     "named_configs",
     "read_predicates",
@@ -57,6 +58,17 @@ def read_spec(text: str) -> tuple[SpecRow, ...]:
         return tuple(
             _row_of(sequences[matcher], sequences[action]) for matcher, action in spec_module.match_pairs(module)
         )
+
+
+def is_same_config(one: str, other: str) -> bool:
+    """Return whether two texts are the same attribute, or cannot be compared since this release does not parse them."""
+    if one == other:
+        return True
+    with compiler_context():
+        try:
+            return bool(ir.Attribute.parse(one) == ir.Attribute.parse(other))
+        except ir.MLIRError:
+            return True
 
 
 def read_predicates(text: str) -> tuple[MatchPredicate, ...]:

@@ -214,7 +214,7 @@ def _decided(record: FormRecord, measured: Mapping[str, Measurement]) -> FormRec
     record = replace(
         record,
         default_us=round(found.baseline_median_us, 3),
-        tuned_us=round(found.median_us, 3),
+        tuned_us=round(found.baseline_median_us / found.ratio, 3),
         ratio=found.ratio,
         ratio_low=found.ratio_low,
         ratio_high=found.ratio_high,

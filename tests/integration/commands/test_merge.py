@@ -393,6 +393,15 @@ def test_show_has_a_row_for_each_entry(runner: Runner) -> None:
     ]
 
 
+def test_show_tells_a_config_that_was_edited_and_no_speedup_of_it(runner: Runner) -> None:
+    path = runner.write("one", [winner(64, tile=8)])
+    path.write_text(path.read_text().replace("distribution = [8, 8, 0]", "distribution = [4, 8, 0]"))
+    result = runner.run("show", path)
+    assert result.exit_code == 0
+    assert "(edited since it was measured)" in result.stdout
+    assert "2.000" not in result.stdout
+
+
 def test_show_as_json(runner: Runner) -> None:
     path = runner.write("one", [winner(64, tile=8)])
     (row,) = json.loads(runner.run("show", path, "--json").stdout)
