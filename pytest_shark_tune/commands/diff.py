@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
@@ -11,8 +12,11 @@ from pytest_shark_tune.commands.options import Command, json_option, trust_optio
 from pytest_shark_tune.commands.output import print_json
 from pytest_shark_tune.records.diff import describe_change, diff, read_view
 from pytest_shark_tune.records.snapshot import read_text
+from pytest_shark_tune.report.tables import wrapped
 
 __all__ = ["diff_specs"]
+
+_NARROWEST = 80
 
 
 @click.command(name="diff", cls=Command, short_help="List the differences between two specs.")
@@ -37,6 +41,7 @@ def diff_specs(old: Path, new: Path, as_json: bool) -> None:
         print_json(changes)
     else:
         for change in changes:
-            click.echo(describe_change(change))
+            for line in wrapped(describe_change(change), max(shutil.get_terminal_size().columns, _NARROWEST)):
+                click.echo(line)
     if changes:
         raise SystemExit(1)

@@ -27,17 +27,20 @@ _NEW_S = 60.0
 _CLEAR_S = 10.0
 _REAPER_SCRIPT = """
 import os, shutil, signal, sys, time
-groups = set()
+groups, directory = set(), b""
 for line in sys.stdin:
-    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+    if line[0] == "=":
+        directory = bytes.fromhex(line[1:])
+    else:
+        (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
 for group in groups:
     try:
         os.killpg(group, signal.SIGKILL)
     except OSError:
         pass
 for _ in range(100):
-    shutil.rmtree(sys.argv[1], ignore_errors=True)
-    if not os.path.exists(sys.argv[1]):
+    shutil.rmtree(directory, ignore_errors=True)
+    if not os.path.exists(directory):
         break
     time.sleep(0.1)
 """
@@ -49,10 +52,9 @@ class _Reaper:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
-        self._held = directories.HeldDirectory()
-        self.directory = self._held.path
+        # It starts before there is anything to remove: this process may be killed at any time.
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _REAPER_SCRIPT, os.fspath(self.directory)],
+            [sys.executable, "-I", "-S", "-c", _REAPER_SCRIPT],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -60,13 +62,27 @@ class _Reaper:
             cwd="/",
             start_new_session=True,
         )
+        try:
+            self._held = directories.HeldDirectory()
+        except BaseException:
+            self._stop()
+            raise
+        self.directory = self._held.path
+        self._write(f"={os.fsencode(self.directory).hex()}")
 
     def send(self, sign: str, group: int) -> None:
-        assert self._process.stdin is not None
-        with suppress(OSError):  # The reaper was killed.
-            self._process.stdin.write(f"{sign}{group}\n".encode())
+        self._write(f"{sign}{group}")
 
     def end(self) -> None:
+        self._stop()
+        self._held.remove()
+
+    def _write(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # The reaper was killed.
+            self._process.stdin.write(f"{line}\n".encode())
+
+    def _stop(self) -> None:
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
@@ -75,7 +91,6 @@ class _Reaper:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._held.remove()
 
 
 _mutex = threading.Lock()

@@ -146,7 +146,8 @@ def test_the_sizes_that_are_missing_are_told_with_an_example(tmp_path: Path) -> 
     path = onnx_model(tmp_path / "m.onnx")
     with pytest.raises(
         InputError,
-        match=r"'x' has none in dimension 0 .*as in --tune-input-shape x=1x8, or .* as in --tune-dim x.0=1,16,128$",
+        match=r"'x' has none in dimension 0 .*as in --tune-input-shape x=1x8, or .* as in --tune-dim x.0=1,16,128\. "
+        r"It has no input 'another'$",
     ):
         import_onnx(path, {"another": (1,)})
     for shape, why in (((8,), "has 2 dimensions, 8 has 1"), ((4, 9), "dimension 1 of input 'x' is 8, not 9")):
