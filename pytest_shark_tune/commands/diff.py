@@ -13,6 +13,7 @@ from pytest_shark_tune.commands.output import print_json
 from pytest_shark_tune.records.diff import describe_change, diff, read_view
 from pytest_shark_tune.records.snapshot import read_text
 from pytest_shark_tune.report.tables import wrapped
+from pytest_shark_tune.system.terminal import escaped
 
 __all__ = ["diff_specs"]
 
@@ -41,7 +42,7 @@ def diff_specs(old: Path, new: Path, as_json: bool) -> None:
         print_json(changes)
     else:
         for change in changes:
-            for line in wrapped(describe_change(change), max(shutil.get_terminal_size().columns, _NARROWEST)):
+            for line in wrapped(escaped(describe_change(change)), max(shutil.get_terminal_size().columns, _NARROWEST)):
                 click.echo(line)
     if changes:
         raise SystemExit(1)

@@ -47,7 +47,7 @@ def merge_records(
         packed = read_bundle(bundle)
         tasks = tasks_of_bundle(packed)
         if unknown := sorted(set(merged.finals) - tasks.keys()):
-            raise InputError(f"--bundle: it has no dispatch {unknown[0]}: the runs measured something else")
+            raise InputError(f"--bundle {bundle} has no dispatch {unknown[0]}: the runs measured something else")
         draft, checks = try_spec(packed, draft, flags)
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,6 @@ from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import ReportOptions, is_dry, target_name
 from pytest_shark_tune.plugin.report_files import append_step_summary, write_report
 from pytest_shark_tune.plugin.xdist.messages import display_of, message_of, property_of
-from pytest_shark_tune.report.tables import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,11 +217,9 @@ class GuardReporter:
                 workspace = Path(os.environ.get("GITHUB_WORKSPACE") or self._config.invocation_params.dir)
                 annotations = github_lines(self._results.values(), workspace, self._shown_failures)
                 reporting.write_annotations(terminalreporter, annotations)
-        for line in unguarded_lines(list(self._unguarded), self._config, guards=bool(self._results)):
-            # A command to type stays whole.
-            shown = [line] if line.startswith(" ") else wrapped(line, max(terminalreporter._tw.fullwidth, 80))
-            for part in shown:
-                reporting.write_line(terminalreporter, part, yellow=True)
+        columns = max(terminalreporter._tw.fullwidth, 80)
+        for line in unguarded_lines(list(self._unguarded), self._config, columns, guards=bool(self._results)):
+            reporting.write_line(terminalreporter, line, yellow=True)
         for problem in self._problems:
             reporting.write_line(terminalreporter, problem, red=True)
 

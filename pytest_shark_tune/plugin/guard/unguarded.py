@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_shark_tune.plugin.options import commands_file, given_options, named_paths, target_name
+from pytest_shark_tune.report.tables import wrapped
 
 __all__ = ["missing_file", "nothing_to_guard", "unguarded_lines"]
 
@@ -37,23 +38,25 @@ def nothing_to_guard(path: Path, config: pytest.Config) -> str:
     return f"there is nothing to guard: {_tune_command(named, config)} tunes it, --tune-guard SPEC checks a spec"
 
 
-def unguarded_lines(paths: Sequence[Path], config: pytest.Config, *, guards: bool) -> Iterator[str]:
-    """Yield lines for the end of a run that left something unguarded.
+def unguarded_lines(paths: Sequence[Path], config: pytest.Config, columns: int, *, guards: bool) -> Iterator[str]:
+    """Yield lines for the end of a run that left something unguarded. Commands to type stay whole.
 
     Args:
         paths: the files of the skipped tests.
         config: pytest's configuration.
+        columns: the width of the terminal.
         guards: whether the run guarded anything else.
     """
     head = "not guarded" if guards else "nothing guarded"
     suites = [path for path in paths if path.suffix == ".py"]
     models = [path for path in paths if path.suffix != ".py" and path != commands_file(config)]
     if suites:
-        yield f"{head}: no snapshot for {target_name(config)} beside {_names(suites, config)}; make one with"
+        beside = f"{head}: no snapshot for {target_name(config)} beside {_names(suites, config)}; make one with"
+        yield from wrapped(beside, columns)
         yield f"    {_tune_command(suites, config)}"
     if len(suites) < len(paths):
         source = _names(models, config) if models else "the list of --tune-commands"
-        yield f"{head}: no spec for {source}; name one with --tune-guard SPEC, or make one with"
+        yield from wrapped(f"{head}: no spec for {source}; name one with --tune-guard SPEC, or make one with", columns)
         yield f"    {_tune_command(models, config)}"
 
 
