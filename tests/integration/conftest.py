@@ -130,9 +130,17 @@ class Running:
                 return left
             time.sleep(0.1)
 
-    def litter(self) -> list[str]:
-        """What the run left in the temporary directory, apart from locks and from pytest's own directories."""
-        return [path.name for path in self.temporary.iterdir() if not path.name.startswith("pytest-")]
+    def litter(self, *, within_s: float = 12.0) -> list[str]:
+        """What the run left in the temporary directory, apart from locks and from pytest's own directories.
+
+        A reaper tries for 10 s to remove what killed processes may still write into.
+        """
+        end = time.monotonic() + within_s
+        while True:
+            left = [path.name for path in self.temporary.iterdir() if not path.name.startswith("pytest-")]
+            if not left or time.monotonic() > end:
+                return left
+            time.sleep(0.1)
 
     def finish(self) -> Outcome:
         try:

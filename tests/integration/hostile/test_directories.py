@@ -51,7 +51,7 @@ def test_what_others_keep_in_the_temporary_directory_is_neither_used_nor_removed
     running = suite.start(*arguments)
     outcome = running.finish()
     assert outcome.status in (0, 1), outcome.text
-    assert sorted(running.litter()) == sorted([notes.name, planted.name])
+    assert sorted(running.litter(within_s=0.0)) == sorted([notes.name, planted.name])
     assert [each.name for each in planted.iterdir()] == ["lock"]
 
 
