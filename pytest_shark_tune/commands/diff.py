@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import click
 
 from pytest_shark_tune.commands.inputs import report_dropped
 from pytest_shark_tune.commands.options import Command, json_option, trust_option
-from pytest_shark_tune.commands.output import print_json
+from pytest_shark_tune.commands.output import print_json, terminal_width
 from pytest_shark_tune.records.diff import describe_change, diff, read_view
 from pytest_shark_tune.records.snapshot import read_text
 from pytest_shark_tune.report.tables import wrapped
 from pytest_shark_tune.system.terminal import escaped
 
 __all__ = ["diff_specs"]
-
-_NARROWEST = 80
 
 
 @click.command(name="diff", cls=Command, short_help="List the differences between two specs.")
@@ -42,7 +39,7 @@ def diff_specs(old: Path, new: Path, as_json: bool) -> None:
         print_json(changes)
     else:
         for change in changes:
-            for line in wrapped(escaped(describe_change(change)), max(shutil.get_terminal_size().columns, _NARROWEST)):
+            for line in wrapped(escaped(describe_change(change)), terminal_width()):
                 click.echo(line)
     if changes:
         raise SystemExit(1)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,18 @@ from pytest_shark_tune.report.tables import INDENT, wrapped
 from pytest_shark_tune.system.journal import check_replaceable
 from pytest_shark_tune.system.terminal import escaped, escaped_json
 
-__all__ = ["check_output_path", "check_spec_output", "print_json", "print_table", "report", "writing"]
+__all__ = [
+    "check_output_path",
+    "check_spec_output",
+    "print_json",
+    "print_table",
+    "report",
+    "terminal_width",
+    "writing",
+]
 
 _ANY_WIDTH = 10_000
+_NARROWEST = 80
 
 
 def check_output_path(output: Path, *, replaces: bool = True) -> None:
@@ -88,6 +98,11 @@ def report(message: str) -> None:
 def print_json(value: object) -> None:
     """Print a value as JSON."""
     click.echo(escaped_json(msgspec.json.format(msgspec.json.encode(value)).decode()))
+
+
+def terminal_width() -> int:
+    """Return the columns to fit lines into: at least 80, since a narrower terminal breaks lines itself."""
+    return max(shutil.get_terminal_size().columns, _NARROWEST)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:

@@ -11,7 +11,7 @@ from pytest_shark_tune.commands.output import check_output_path, report
 from pytest_shark_tune.compiler.onnx import import_onnx
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.mlir_rewrites import mlir_rewrite_names, rewrite_mlir
-from pytest_shark_tune.forms.onnx_rewrites import PREPARATIONS, REWRITES, rewrite_onnx
+from pytest_shark_tune.forms.onnx_rewrites import INTO_PRODUCTS, REWRITES, rewrite_onnx
 from pytest_shark_tune.plan.source import ModelInput
 from pytest_shark_tune.system.cleanup import scratch_directory
 
@@ -50,8 +50,7 @@ def rewrite_model(model: Path, output: Path, rewrites: tuple[str, ...], shapes: 
     check_output_path(output)
     sizes = ModelInput.parse(shapes).shapes
     of_module = [name for name in rewrites if name in mlir_rewrite_names()]
-    by_default = [] if rewrites else [name for name in REWRITES if name not in PREPARATIONS]
-    of_graph = [name for name in rewrites if name in REWRITES] or by_default
+    of_graph = [name for name in rewrites if name in REWRITES] if rewrites else list(INTO_PRODUCTS)
     if output.suffix != ".mlir" and (of_module or not of_graph):
         raise InputError(f"-o {output}: {', '.join(rewrites)} gives an imported module: name a .mlir file")
     with scratch_directory() as directory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -21,7 +20,7 @@ from pytest_shark_tune.commands.options import (
     shape_option,
     target_option,
 )
-from pytest_shark_tune.commands.output import print_json, print_table
+from pytest_shark_tune.commands.output import print_json, print_table, terminal_width
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.driver.architecture import resolve_target
 from pytest_shark_tune.plan.extract import extract_dispatches
@@ -103,7 +102,7 @@ def space(
         return
     print_table(_COLUMNS, map(_cells, rows))
     for kind, meaning in explain_knobs(names):
-        click.echo("\n".join(wrapped(f"{kind}: {meaning}", max(shutil.get_terminal_size().columns, 80))))
+        click.echo("\n".join(wrapped(f"{kind}: {meaning}", terminal_width())))
 
 
 def _add_failure(failures: list[tuple[str, str]], name: str, failure: str) -> None:

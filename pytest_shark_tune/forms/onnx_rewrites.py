@@ -21,7 +21,7 @@ from pytest_shark_tune.errors import InputError
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-__all__ = ["PREPARATIONS", "REWRITES", "Rewritten", "rewrite_onnx"]
+__all__ = ["INTO_PRODUCTS", "PREPARATIONS", "REWRITES", "Rewritten", "rewrite_onnx"]
 
 _STANDARD = ("", "ai.onnx")
 _FEW_CHANNELS = 4
@@ -52,7 +52,7 @@ def rewrite_onnx(
     Args:
         path: An ONNX model. Its weights are copied as they are.
         output: The file to write. External weights go into a file beside it.
-        rewrites: Names of `REWRITES`, applied in this order; all but `PREPARATIONS` by default.
+        rewrites: Names of `REWRITES`, applied in this order; `INTO_PRODUCTS` by default.
         shapes: Sizes of inputs that have none of their own, by the name of the input. The rewritten model keeps them.
 
     Returns:
@@ -61,7 +61,7 @@ def rewrite_onnx(
     Raises:
         InputError: There is no rewrite of a name, the file is no ONNX model, or an input's size is not known.
     """
-    names = tuple(rewrites) or tuple(name for name in REWRITES if name not in PREPARATIONS)
+    names = tuple(rewrites) or INTO_PRODUCTS
     for name in names:
         if name not in REWRITES:
             raise InputError(f"there is no rewrite {name!r}: choose from {', '.join(REWRITES)}")
@@ -261,15 +261,15 @@ def _strided(writer: _Writer) -> None:
     whole = (results - 1 + windows) * step
     more = whole - left - width
     writer.keep_unless(results > 0 and more >= 0)
-    tall = top + height + bottom
+
+    def woven(value: str, outer: Sequence[int], tall: int, wide: int) -> str:
+        apart = writer.reshape(value, (*outer, tall, wide, step))
+        return writer.reshape(writer.add("Transpose", apart, perm=[0, 1, 2, 4, 3]), (*outer, tall * step, wide))
+
     image = writer.pad(writer.input(0), (0, 0, top, left), (0, 0, bottom, more))
-    apart = writer.reshape(image, (batch, channels, tall, whole // step, step))
-    woven = writer.add("Transpose", apart, perm=[0, 1, 2, 4, 3])
-    image = writer.reshape(woven, (batch, channels, tall * step, whole // step))
+    image = woven(image, (batch, channels), top + height + bottom, whole // step)
     weights = writer.pad(writer.input(1), (0, 0, 0, 0), (0, 0, 0, windows * step - columns))
-    apart = writer.reshape(weights, (filters, depth, rows, windows, step))
-    woven = writer.add("Transpose", apart, perm=[0, 1, 2, 4, 3])
-    weights = writer.reshape(woven, (filters, depth, rows * step, windows))
+    weights = woven(weights, (filters, depth), rows, windows)
     operands = (image, weights, *filter(None, [writer.input(2)]))
     writer.add("Conv", *operands, last=True, strides=[down * step, 1], group=writer.attribute("group", 1))
 
@@ -291,3 +291,5 @@ stride along the rows and few channels in a group.
 """
 PREPARATIONS = frozenset({"strided-convolutions"})
 """The rewrites that pay once the dispatches are tuned: the default configs may be slower with them."""
+INTO_PRODUCTS = tuple(name for name in REWRITES if name not in PREPARATIONS)
+"""The rewrites into matrix products, which pay untuned, too."""

@@ -56,10 +56,10 @@ def bisect_model(
 
     Each release compiles the model and runs it with its own runtime, in turns with the good one, in fresh processes,
     until a sequential test decides. If the good release is the later one, the one that made the model faster is found.
-    Then the dispatches of the first bad release and of the last good one are timed in
-    turns, to name those that explain the slowdown. The output directory gets their sources, configs and assembly with
-    both releases, and a directory of all executables for each of the two. The exit status is 0 if a first bad release
-    was found, 1 if noise left it open or nothing became slower, and 2 if something cannot be used.
+    Then the dispatches of the first bad release and of the last good one are timed in turns, to name those that explain
+    the slowdown. The output directory gets their sources, configs and assembly with both releases, and a directory of
+    all executables for each of the two. The exit status is 0 if a first bad release was found, 1 if noise left it open
+    or nothing became slower, and 2 if something cannot be used.
     """
     target = Target.parse(tune_target)
     asked = ModelInput.parse(shapes, parameters=parameters)

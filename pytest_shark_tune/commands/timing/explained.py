@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import msgspec
 
-from pytest_shark_tune.commands.output import print_json, print_table
+from pytest_shark_tune.commands.output import print_json, print_table, terminal_width
 from pytest_shark_tune.guard.bisect import Bisection
 from pytest_shark_tune.guard.explain import Explanation
 from pytest_shark_tune.report.against_text import parts_table
 
 __all__ = ["print_bisection"]
-
-_NARROWEST = 80
 
 
 def print_bisection(
@@ -60,8 +57,7 @@ def print_bisection(
 def _print_explanation(explanation: Explanation, found: Bisection) -> None:
     good, bad = found.last_good, found.first_bad
     parts = ([explanation.model] if explanation.model else []) + list(explanation.dispatches)
-    width = max(shutil.get_terminal_size().columns, _NARROWEST)
-    for line in parts_table(parts, good, bad, width):
+    for line in parts_table(parts, good, bad, terminal_width()):
         click.echo(line)
     if explanation.unexplained is not None:
         click.echo(f"part of the change that no dispatch explains: {explanation.unexplained:.0%}")

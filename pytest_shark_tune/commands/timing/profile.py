@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import click
 import msgspec
 
 from pytest_shark_tune.commands import options
-from pytest_shark_tune.commands.output import print_json
+from pytest_shark_tune.commands.output import print_json, terminal_width
 from pytest_shark_tune.commands.session import open_session
 from pytest_shark_tune.compiler.compiler import MODEL_TIMEOUT_S, Compiler
 from pytest_shark_tune.device.discovery import devices_for
@@ -26,7 +25,6 @@ __all__ = ["profile_model"]
 _HEADINGS = ("calls", "time", "share", "in all", "tunable", "pipeline")
 _OUTSIDE = "(outside of them)"
 """The row of the time of a call that is none of its dispatches'."""
-_NARROWEST = 80
 
 
 @click.command(name="profile", cls=options.Command, short_help="Show where the time of a model goes.")
@@ -92,7 +90,7 @@ def profile_model(
     reasons: dict[str, int] = {}
     rows = list(_rows(found, reasons))
     names, cells, pipelines = [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
-    width = max(shutil.get_terminal_size().columns, _NARROWEST)
+    width = terminal_width()
     table = named_rows(names, _HEADINGS, cells, [()] * len(rows), width, tails=pipelines)
     notes = [line for reason, number in reasons.items() for line in wrapped(f"({number}) {reason}", width)]
     for line in (*table, *notes):
