@@ -342,7 +342,7 @@ class Compiler:
                 timeout_s=self.timeout_s,
                 stdin=source,
                 memory_bytes=self.memory_bytes,
-                env=environment(),
+                env=_environment_in(directory),
             )
         except CommandFailed as error:
             _refuse_changed(read)
@@ -478,6 +478,14 @@ def environment() -> Mapping[str, str]:
     if _needs_quotes(temporary_directory()):
         env["TMPDIR"] = _PLAIN_DIRECTORY
     return env
+
+
+def _environment_in(directory: Path) -> Mapping[str, str]:
+    """The environment for a compiler whose own temporary files are to vanish with ``directory``.
+
+    A compiler that is killed leaves the files that it was linking.
+    """
+    return environment() if _needs_quotes(directory) else {**environment(), "TMPDIR": os.fspath(directory)}
 
 
 def _needs_quotes(path: Path) -> bool:
