@@ -34,15 +34,20 @@ _Load = Callable[[DeviceChild], timing.Run]
 """Loads a dispatch or model into a child, and returns what times it."""
 
 
-def baseline_plan(plan: Plan, target: str, device: str, path: Path | None, golden: Path | None) -> GuardPlan:
+def baseline_plan(
+    plan: Plan, hot: Plan, target: str, device: str, path: Path | None, golden: Path | None, *, updates: bool = False
+) -> GuardPlan:
     """Return the plan for comparing dispatches and models with recorded times, or models with golden times.
 
     Args:
         plan: the dispatches.
+        hot: those of them that make up most of their models' time. The others are compared if they were hot when the
+            baseline was recorded.
         target: the target.
         device: the model of the device.
         path: the file of the baseline, if any.
         golden: the file with golden times, if any.
+        updates: whether all times are recorded anew.
 
     Raises:
         InputError: a file cannot be read, or there is not one model that golden times are for.
@@ -56,8 +61,10 @@ def baseline_plan(plan: Plan, target: str, device: str, path: Path | None, golde
         entries.append(GuardEntry(name=models[0].name, baseline=subject))
     if path is not None:
         records = read_baseline(path, target, device)
+        names = {task.name for task in hot.tasks} | (set() if updates else records.keys())
+        tasks = [task for task in plan.tasks if task.name in names]
         subjects = [
-            *((task.name, BaselineSubject(task=task, record=records.get(task.name))) for task in plan.tasks),
+            *((task.name, BaselineSubject(task=task, record=records.get(task.name))) for task in tasks),
             *((model.name, BaselineSubject(model=model.name, record=records.get(model.name))) for model in models),
         ]
         entries += [GuardEntry(name=name, baseline=subject) for name, subject in subjects]

@@ -127,7 +127,11 @@ class GuardSession(Session):
             InputError: a source, the baseline or the golden times cannot be read.
         """
         target, device = str(self.compiler.target), self.settings.device_name
-        return baseline_plan(self.plan_of(given, directory), target, device, path, golden)
+        plan = self.plan_of(given, directory)
+        # Without a device there is no profile, and nothing is timed.
+        with_times = path is not None and bool(self.settings.devices)
+        hot = self.planner.hot_plan(self._plan_key(plan.sources), plan)[1] if with_times else plan
+        return baseline_plan(plan, hot, target, device, path, golden, updates=self.settings.updates_baseline)
 
     def plan_of(self, given: Sequence[object], directory: Path) -> Plan:
         """The dispatches of some sources, without candidates.

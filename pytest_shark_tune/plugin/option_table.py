@@ -148,9 +148,8 @@ _MODEL = (
         "coverage",
         "SHARE",
         "0.9",
-        "share of a model's time that its tuned dispatches make up: 0.9 (default)",
-        Mode.TUNE,
-        "share",
+        "share of a model's time that the dispatches to tune, or to time for --tune-baseline, make up: 0.9 (default)",
+        old="share",
     ),
     _list(
         "--tune-form",

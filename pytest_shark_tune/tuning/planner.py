@@ -107,7 +107,7 @@ class Planner:
         with_forms, joined = self._forms.add(key, plan, self._plan_of, self.profile, configs, wanted.forms)
         if with_forms != key:
             joined = self.stored(with_forms, lambda: joined, sources)
-        return self._filtered(with_forms, joined)
+        return self.hot_plan(with_forms, joined)
 
     def read(self, given: Sequence[object], directory: Path) -> tuple[Source, ...]:
         """Read the sources that a marker names, but for custom tasks; sources of equal names get a number.
@@ -179,8 +179,8 @@ class Planner:
 
         return key, self.stored(key, make, sources)
 
-    def _filtered(self, key: str, plan: Plan) -> tuple[str, Plan]:
-        """The plan with only the hot dispatches of its models, as far as their profiles are known."""
+    def hot_plan(self, key: str, plan: Plan) -> tuple[str, Plan]:
+        """The plan of that key with only the hot dispatches of its models, as far as their profiles are known."""
         sources, share = worth_profiling(plan), self._settings.share
         if not sources or share >= 1 or self._settings.stops_after_compile:
             return key, plan

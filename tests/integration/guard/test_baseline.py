@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
-from pytest_shark_tune.guard.baseline import Baselines
+from pytest_shark_tune.guard.baseline import Baselines, baseline_plan
 from pytest_shark_tune.guard.plan import BaselineSubject, GuardEntry
 from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.guard.verdict import CheckOutcome, EntryCheck, Verdict
@@ -78,6 +79,30 @@ def test_times_are_recorded_once_and_a_slowdown_fails(guarding: GuardSession, tm
     skipped = verdicts(guarding, tmp_path)["model"]
     assert skipped.outcome is CheckOutcome.SKIPPED
     assert "--tune-baseline-update" in skipped.reason
+
+
+@pytest.mark.compiler
+def test_cold_dispatches_are_compared_only_if_they_were_recorded(guarding: GuardSession, tmp_path: Path) -> None:
+    plan = guarding.plan_of(["model.mlir"], tmp_path)
+    (cold,) = [task.name for task in plan.tasks]
+    hot = msgspec.structs.replace(plan, tasks=())
+    path = tmp_path / "baseline.jsonl"
+    make = partial(baseline_plan, plan, hot, "llvm-cpu", "this CPU", path, None)
+    assert [entry.name for entry in make().entries] == ["model"]
+    record = BaselineRecord(
+        name=cold,
+        us=1,
+        ratio=1,
+        ratio_low=1,
+        ratio_high=1,
+        calibration="the code",
+        target="llvm-cpu",
+        device="this CPU",
+        iree="3.13.0",
+    )
+    journal.append(path, record)
+    assert [entry.name for entry in make().entries] == [cold, "model"]
+    assert [entry.name for entry in make(updates=True).entries] == ["model"]
 
 
 @pytest.mark.compiler
