@@ -1,7 +1,16 @@
 """Other releases of IREE beside the installed one: where they are, and how they differ.
 
 An installation is a directory of packages. Its compiler runs from there, and a process that has the directory first on
-its path runs its runtime. Every difference between releases that this package meets is an adapter in this module.
+its path runs its runtime. Every difference between releases that this package meets is listed here:
+
+- the maps of an attention, before 3.13: below, and `ops.sdpa` writes the form that all releases read;
+- the spelling of pipelines, ordinals and root ops before 3.12, and the flag that marks root ops before 3.11: below;
+- pipelines whose names begin with the backend, before 3.12: below, `dispatch.mlir.pipeline_name`, and
+  `dispatch.foreign.trust`, which knows their class;
+- bindings of linalg and of GPUs that cannot be imported together, before 3.12: `dispatch.mlir`;
+- no attributes for knobs and no constraints ops, before 3.12: `search_space.constraints.knob`. Spaces on GPUs need the
+  compiler's help, and are not there;
+- no passes for pipelines written as text: `search_space.cpu.register_tiling` asks the compiler.
 """
 
 from __future__ import annotations
@@ -18,7 +27,7 @@ from typing import Final
 
 import msgspec
 
-from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import CommandFailed, InputError, UntestedReleaseWarning
 from pytest_shark_tune.system import journal, process
@@ -26,12 +35,23 @@ from pytest_shark_tune.system.cache import file_digest
 from pytest_shark_tune.system.cleanup import scratch_directory
 from pytest_shark_tune.system.lock import hold_directory
 
-__all__ = ["SUPPORTED", "Installation", "OtherCompiler", "child_environment", "find_installation", "release_of"]
+__all__ = [
+    "SUPPORTED",
+    "Installation",
+    "OtherCompiler",
+    "as_installed",
+    "child_environment",
+    "find_installation",
+    "release_of",
+    "why_untested",
+]
 
 SUPPORTED: Final = ((3, 10), (3, 11), (3, 12), (3, 13))
 """The minor releases that are tested."""
 _PACKAGES = ("iree-base-compiler", "iree-base-runtime")
 _INSTALL_TIMEOUT_S, _ASK_TIMEOUT_S = 1800.0, 60.0
+_SAME_ATTENTION = (3, 13)
+"""Releases before write the maps of an attention among its other attributes."""
 _SAME_SPELLING = (3, 12)
 """From this release on benchmark modules are written as here. See `_as_here` and `_as_there` for those before."""
 _SAME_MARKS = (3, 11)
@@ -42,6 +62,8 @@ _PIPELINE = re.compile(r"(?<=\bpipeline = )(?:(CPU|LLVMGPU|SPIRV)(\w+)|(Mmt4dTil
 _PIPELINE_HERE = re.compile(r"#iree_(cpu|gpu|spirv)\.pipeline<(\w+)>")
 _LISTS = {"CPU": "cpu", "LLVMGPU": "gpu", "SPIRV": "spirv"}
 """How the names of pipelines begin, and the dialect that has lists them since."""
+_ATTENTION = re.compile(r"(iree_linalg_ext\.(?:online_)?attention) \{([^\n]*?)(indexing_maps = \[[^\]\n]*\])(, |\})")
+_ATTENTION_HERE = re.compile(r"(iree_linalg_ext\.(?:online_)?attention) <(indexing_maps = \[[^\]\n]*\])>( \{)?")
 _ORDINAL = re.compile(r"(?P<name>%[\w$.-]+) = hal\.executable\.export\.ordinal target\((?P<symbol>[^)]*)\) : index")
 _ORDINAL_HERE = re.compile(r"(?P<name>%[\w$.-]+) = arith\.constant \{shark_tune\.ordinal = (?P<symbol>[^}]*)\} 0 : i64")
 _ASK = """
@@ -122,12 +144,17 @@ def find_installation(given: str, directory: Path) -> Installation:
         found = _from_wheels(given, directory)
     else:
         found = _from_python(given)
-    if found.release not in SUPPORTED:
-        tested = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED)
-        warnings.warn(
-            UntestedReleaseWarning(f"IREE {found.version} is tried, but only {tested} are tested"), stacklevel=2
-        )
+    if why := why_untested(found.version):
+        warnings.warn(UntestedReleaseWarning(why), stacklevel=2)
     return found
+
+
+def why_untested(version: str) -> str:
+    """Return the message about a release that is not tested, and is tried all the same; empty for the others."""
+    if release_of(version) in SUPPORTED:
+        return ""
+    tested = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED)
+    return f"IREE {version} is tried, but only {tested} are tested"
 
 
 def _from_wheels(given: str, directory: Path) -> Installation:
@@ -250,12 +277,20 @@ class OtherCompiler(Compiler):
             journal.replace_file(out, made.read_bytes())
 
 
+def as_installed(text: str) -> str:
+    """Return the text of an attribute or a spec, in this package's spelling, as the installed release writes it."""
+    return _as_there(text, release_of(compiler_version()))
+
+
 def _as_here(text: str, release: tuple[int, int]) -> str:
     """Return the text of another release's module as this release writes it.
 
     Since 3.12 a function is looked up where an ordinal was. A constant stands for that until `_as_there` puts it back.
     Since then the backends have lists of pipelines of their own, too.
     """
+    if release >= _SAME_ATTENTION:
+        return text
+    text = _ATTENTION.sub(_attention_here, text)
     if release >= _SAME_SPELLING:
         return text
     text = _ORDINAL.sub(r"\g<name> = arith.constant {shark_tune.ordinal = \g<symbol>} 0 : i64", text)
@@ -265,11 +300,20 @@ def _as_here(text: str, release: tuple[int, int]) -> str:
 
 def _as_there(text: str, release: tuple[int, int]) -> str:
     """Return the text of a module as another release writes it: the inverse of `_as_here`."""
+    if release >= _SAME_ATTENTION:
+        return text
+    text = _ATTENTION_HERE.sub(lambda found: f"{found[1]} {{{found[2]}{', ' if found[3] else '}'}", text)
     if release >= _SAME_SPELLING:
         return text
     text = _ORDINAL_HERE.sub(r"\g<name> = hal.executable.export.ordinal target(\g<symbol>) : index", text)
     text = _PIPELINE_HERE.sub(lambda found: _old_pipeline(*found.groups()), text)
     return text.replace(_MARK_HERE, "root_op") if release < _SAME_MARKS else text
+
+
+def _attention_here(found: re.Match[str]) -> str:
+    op, before, maps, after = found.groups()
+    rest = before.removesuffix(", ") if after == "}" else before
+    return f"{op} <{maps}> {{{rest}{'}' if after == '}' else ''}"
 
 
 def _old_pipeline(dialect: str, name: str) -> str:

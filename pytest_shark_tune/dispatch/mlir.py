@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import math
+import re
 import sys
 import threading
 import types
@@ -49,6 +51,27 @@ __all__ = [
 ]
 
 
+_register = ir.register_attribute_builder
+_REGISTERED_TWICE = "IteratorType"
+
+
+def _register_linalg_last(kind: str, replace: bool = False) -> Any:
+    """Register a builder of attributes; of the two that 3.11 has by one name, linalg's wins over iree_gpu's.
+
+    Without this, the two dialects cannot be imported in one process with 3.11.
+    """
+
+    def register(make: Any) -> Any:
+        if kind != _REGISTERED_TWICE:
+            return _register(kind, replace)(make)
+        return make if make.__module__.endswith("._iree_gpu_enum_gen") else _register(kind, True)(make)
+
+    return register
+
+
+if "allow_existing" not in inspect.signature(_register).parameters:  # Since 3.12 the dialects say that themselves.
+    ir.register_attribute_builder = _register_linalg_last
+
 _WITHOUT_CLASSES = "iree.compiler.dialects.iree_cpu"
 try:
     importlib.import_module(_WITHOUT_CLASSES)
@@ -58,6 +81,7 @@ except ModuleNotFoundError:
     sys.modules[_WITHOUT_CLASSES] = types.ModuleType(_WITHOUT_CLASSES)
 
 
+_BACKEND = re.compile(r"^(CPU|LLVMGPU|SPIRV)(?=[A-Z])")
 DISPATCH_TENSOR = "!iree_tensor_ext.dispatch.tensor<"
 """How the text of a binding's type begins, of which IREE has no bindings."""
 _MOST_ELEMENTS = 1 << 38
@@ -255,7 +279,8 @@ def pipeline_name(attribute: Any) -> str:
     """Return the name of a pipeline without its dialect: ``TileAndFuse`` for ``#iree_gpu.pipeline<TileAndFuse>``.
 
     The bindings have no accessor for it, so the attribute's text is sliced. A pipeline that is written as text has the
-    name that `text_name` gives it.
+    name that `text_name` gives it. Releases before 3.12 have one list of pipelines, whose names begin with the backend.
     """
     text = str(attribute)
-    return text_name(text) or (text[text.find("<") + 1 : text.rfind(">")] if "<" in text else text)
+    name = text[text.find("<") + 1 : text.rfind(">")].strip() if "<" in text else text
+    return text_name(text) or _BACKEND.sub("", name)

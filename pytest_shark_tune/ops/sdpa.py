@@ -140,15 +140,16 @@ def _attention_text(sizes: tuple[int, ...], element: str, scale: float) -> str:
     maps = ", ".join(
         f"affine_map<(b, m, n, k1, k2) -> ({dims})>" for dims in ("b, m, k1", "b, k2, k1", "b, k2, n", "", "b, m, n")
     )
+    # The generic form of the op is the one that all releases read.
     text = f"""
 func.func @main(%query: {query}, %key: {key}, %value: {value}) -> {result} {{
   %scale = arith.constant {scale:e} : {element}
   %empty = tensor.empty() : {result}
-  %result = iree_linalg_ext.attention <indexing_maps = [{maps}]>
-      ins(%query, %key, %value, %scale : {query}, {key}, {value}, {element}) outs(%empty : {result}) {{
+  %result = "iree_linalg_ext.attention"(%query, %key, %value, %scale, %empty) <{{
+      indexing_maps = [{maps}], operandSegmentSizes = array<i32: 1, 1, 1, 1, 0, 1>}}> ({{
   ^bb0(%score: f32):
     iree_linalg_ext.yield %score : f32
-  }} -> {result}
+  }}) : ({query}, {key}, {value}, {element}, {result}) -> {result}
   return %result : {result}
 }}
 """

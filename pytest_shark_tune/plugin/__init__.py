@@ -15,7 +15,7 @@ from pytest_shark_tune.plugin.guard.parameters import golden_parameters, guard_p
 from pytest_shark_tune.plugin.guard.reporter import GuardReporter
 from pytest_shark_tune.plugin.marker import guard_marks_of, marks_of
 from pytest_shark_tune.plugin.option_table import add_options
-from pytest_shark_tune.plugin.reporting import EscapedReports, escaping_errors
+from pytest_shark_tune.plugin.reporting import EscapedReports, escaping_errors, warn_of_release
 
 __all__ = [
     "pytest_addoption",
@@ -114,6 +114,7 @@ def _prepare_bindings(config: pytest.Config) -> None:
     except NoCompiler as error:
         option = "--tx: " if hasattr(config, "workerinput") else "--tune: " if options.tuning_is_on(config) else ""
         raise pytest.UsageError(f"{option}{error}; only --tune-bundle does without it") from error
+    warn_of_release(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

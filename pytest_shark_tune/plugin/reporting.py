@@ -11,9 +11,20 @@ from typing import Any, NoReturn
 
 import pytest
 
+from pytest_shark_tune.compiler.compiler import compiler_version
+from pytest_shark_tune.errors import UntestedReleaseWarning
 from pytest_shark_tune.system.terminal import escaped, escaped_line
 
-__all__ = ["EscapedReports", "end_run", "escaping_errors", "section", "write", "write_annotations", "write_line"]
+__all__ = [
+    "EscapedReports",
+    "end_run",
+    "escaping_errors",
+    "section",
+    "warn_of_release",
+    "write",
+    "write_annotations",
+    "write_line",
+]
 
 
 def write(reporter: Any, text: str) -> None:
@@ -35,6 +46,14 @@ def write_annotations(reporter: Any, annotations: Iterable[str]) -> None:
 def section(reporter: Any, title: str) -> None:
     """Begin a section of the terminal summary."""
     reporter.section(escaped_line(title))
+
+
+def warn_of_release(config: pytest.Config) -> None:
+    """Warn, in the process that controls the run, if the installed release of IREE is not tested."""
+    from pytest_shark_tune.compiler.versions import why_untested
+
+    if not hasattr(config, "workerinput") and (why := why_untested(compiler_version())):
+        config.issue_config_time_warning(UntestedReleaseWarning(escaped(why)), stacklevel=2)
 
 
 def end_run(reason: str, returncode: int) -> NoReturn:

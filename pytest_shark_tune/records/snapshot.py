@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_shark_tune.compiler.versions import as_installed
 from pytest_shark_tune.dispatch.extraction import read_module
 from pytest_shark_tune.errors import InputError, SpecRefused
 from pytest_shark_tune.records.draft import Draft, entry_of
@@ -143,7 +144,7 @@ def read_text(spec: Path) -> str:
         InputError: the file cannot be read.
     """
     try:
-        return read_module(files.read_plain(spec))
+        return as_installed(read_module(files.read_plain(spec)))
     except FileNotFoundError as error:
         hint = "a run of pytest --tune writes one only if a config won"
         raise InputError(f"tuning spec {spec} cannot be read: {error.strerror}; {hint}") from error
@@ -159,7 +160,7 @@ def read_records(spec: Path) -> tuple[WinnerRecord, ...]:
     Raises:
         InputError: the file cannot be read.
     """
-    return tuple(journal.read(records_path(spec), WinnerRecord))
+    return tuple(map(_as_installed, journal.read(records_path(spec), WinnerRecord)))
 
 
 def stream_records(spec: Path) -> Iterator[WinnerRecord]:
@@ -168,7 +169,13 @@ def stream_records(spec: Path) -> Iterator[WinnerRecord]:
     Raises:
         InputError: the file cannot be read.
     """
-    return journal.stream(records_path(spec), WinnerRecord)
+    return map(_as_installed, journal.stream(records_path(spec), WinnerRecord))
+
+
+def _as_installed(record: WinnerRecord) -> WinnerRecord:
+    """The record with its config as the installed release writes it."""
+    info = as_installed(record.compilation_info)
+    return record if info == record.compilation_info else msgspec.structs.replace(record, compilation_info=info)
 
 
 def records_digest(spec: Path) -> str:

@@ -16,6 +16,7 @@ from iree.compiler.dialects import iree_codegen, iree_gpu
 from pytest_shark_tune.dispatch.mlir import parse_attribute, pipeline_name, shared_context
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.search_space import attribute_names
+from pytest_shark_tune.search_space.constraints import knob_name
 from pytest_shark_tune.search_space.pipeline_options import (
     FLUSH_DENORMALS,
     GPU_OPTION_FIELDS,
@@ -318,11 +319,10 @@ def _option(name: str, attribute: Any) -> dict[str, ConfigTree]:
 
 def _tree(attribute: Any) -> Any:
     """Return an attribute as plain data, with its knobs."""
+    if (name := knob_name(attribute)) is not None:
+        options = getattr(attribute, "options", None)
+        return _IntKnob(name) if options is None else _OneOfKnob(name, [_tree(option) for option in options])
     match attribute:
-        case iree_codegen.IntKnobAttr():
-            return _IntKnob(attribute.name)
-        case iree_codegen.OneOfKnobAttr():
-            return _OneOfKnob(attribute.name, [_tree(option) for option in attribute.options])
         case ir.DictAttr():
             return {entry.name: _tree(entry.attr) for entry in attribute}
         case ir.ArrayAttr() | ir.DenseI64ArrayAttr():

@@ -9,6 +9,7 @@ from typing import Any
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, iree_gpu
 
+from pytest_shark_tune.compiler.versions import as_installed
 from pytest_shark_tune.dispatch.text_pipelines import TEXT_PREFIX
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.search_space import pipeline_options
@@ -26,6 +27,7 @@ from pytest_shark_tune.search_space.attribute_names import (
     denormals,
 )
 from pytest_shark_tune.search_space.config_reader import ReadConfig
+from pytest_shark_tune.search_space.constraints import knob_name
 from pytest_shark_tune.search_space.space import SearchSpace
 
 __all__ = ["compilation_info_of", "cpu_compilation_info", "gpu_compilation_info", "with_decomposition"]
@@ -186,7 +188,8 @@ def _cpu_levels(knob_dictionary: str) -> tuple[tuple[str, tuple[str | int, ...]]
     """Return the entries of a knob dictionary. A leaf is the name of a knob or a constant."""
 
     def leaf(attribute: Any) -> str | int:
-        return str(attribute.name) if isinstance(attribute, iree_codegen.IntKnobAttr) else int(attribute.value)
+        name = knob_name(attribute)
+        return int(attribute.value) if name is None else name
 
     entries = ir.DictAttr(ir.Attribute.parse(knob_dictionary))
     return tuple(
@@ -198,10 +201,11 @@ def _cpu_levels(knob_dictionary: str) -> tuple[tuple[str, tuple[str | int, ...]]
 def _cpu_attribute(pipeline: str, levels: Mapping[str, object], flags: Collection[str]) -> Any:
     config = f"#iree_cpu.lowering_config<{', '.join(f'{name} = {tiles}' for name, tiles in levels.items())}>"
     options = f", {{{', '.join(flags)}}}" if flags else ""
-    return ir.Attribute.parse(
+    info = (
         f"#iree_codegen.compilation_info<lowering_config = {config}, "
         f"translation_info = <pipeline = {pipeline}{options}>>"
     )
+    return ir.Attribute.parse(as_installed(info))
 
 
 def _spirv_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any:
@@ -223,4 +227,5 @@ def _spirv_compilation_info(space: SearchSpace, knobs: Mapping[str, int]) -> Any
 
 
 def _fill(leaf: Any, knobs: Mapping[str, int]) -> int:
-    return knobs[leaf.name] if isinstance(leaf, iree_codegen.IntKnobAttr) else int(leaf.value)
+    name = knob_name(leaf)
+    return int(leaf.value) if name is None else knobs[name]

@@ -1,12 +1,13 @@
 """Reading ``iree_codegen.smt.constraints`` ops into search spaces.
 
-The same reader serves ops that the compiler emits and ops that this package builds, so there is one form. IREE's
-objects stay in this module, and only plain data leaves it.
+The spaces that this package builds are made here too, from the same asserts as plain data (`emit`). IREE's objects stay
+in this module, and only plain data leaves it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
 
 from iree.compiler import ir
 from iree.compiler.dialects import iree_codegen, smt
@@ -27,10 +28,29 @@ from pytest_shark_tune.search_space.expression import (
 )
 from pytest_shark_tune.search_space.space import Constraint, Knob, SearchSpace
 
-__all__ = ["VERSION", "UnreadableConstraints", "read_constraints", "spaces_in"]
+__all__ = [
+    "VERSION",
+    "Assert",
+    "UnreadableConstraints",
+    "dimensions",
+    "knob",
+    "knob_name",
+    "read_constraints",
+    "space_of",
+    "spaces_in",
+]
 
 VERSION: Final = 1
 """The version of reading emitted constraints. Raise it if the same constraints yield other members or knobs."""
+
+_KNOB_ATTRIBUTES = tuple(
+    getattr(iree_codegen, name) for name in ("IntKnobAttr", "OneOfKnobAttr") if hasattr(iree_codegen, name)
+)
+_KNOB_PREFIX = "knob:"
+"""How the string begins that stands for a knob with releases before 3.12, which have no attribute for it."""
+
+Assert: TypeAlias = tuple[Expression, str, tuple[Expression, ...]]
+"""A condition, its message, and the values that stand for the ``{}`` in it."""
 
 
 _OPERATORS: dict[type, Operator] = {
@@ -84,13 +104,12 @@ def read_constraints(op: Any) -> SearchSpace:
         UnreadableConstraints: The op uses something that a search space cannot express.
         UnboundedKnob: The op leaves a knob without bounds.
     """
-    knobs = _knob_names(op.knobs)
     (block,) = op.regions[0].blocks
     values: dict[Any, Expression] = {}
-    dims = [f"problem_dim_{index}" for index in range(len(block.arguments))]
+    dims = dimensions(len(block.arguments))
     values.update(zip(block.arguments, map(Variable, dims), strict=True))
     declared: list[str] = []
-    asserts: list[tuple[Expression, str, tuple[Expression, ...]]] = []
+    asserts: list[Assert] = []
     for inner in block.operations:
         if isinstance(inner, iree_codegen.AssertOp):
             shown = tuple(values[operand] for operand in inner.printArgs)
@@ -100,6 +119,32 @@ def read_constraints(op: Any) -> SearchSpace:
         if isinstance(expression, Variable) and expression.name not in declared:
             declared.append(expression.name)
         values[inner.results[0]] = expression
+    return space_of(str(op.pipeline), op.knobs, dims, declared, asserts)
+
+
+def dimensions(count: int) -> list[str]:
+    """Return the names of the variables for the sizes of a problem."""
+    return [f"problem_dim_{index}" for index in range(count)]
+
+
+def space_of(
+    pipeline: str, template: Any, dims: Sequence[str], names: Sequence[str], asserts: Sequence[Assert]
+) -> SearchSpace:
+    """Return the search space of some asserts.
+
+    Args:
+        pipeline: The text of the pipeline's attribute.
+        template: The dictionary of the knobs.
+        dims: The variables for the sizes of the problem.
+        names: The other variables.
+        asserts: The conditions, with their messages and the values that these show.
+
+    Raises:
+        UnreadableConstraints: No assert mentions a knob.
+        UnboundedKnob: A knob is without bounds.
+    """
+    knobs = _knob_names(template)
+    declared = list(dict.fromkeys(names))
     sizes = _fixed_sizes(dims, [condition for condition, _, _ in asserts])
     declared.extend(dim for dim in dims if dim not in sizes)
     constraints = []
@@ -116,13 +161,29 @@ def read_constraints(op: Any) -> SearchSpace:
     helpers = [name for name in declared if name not in knobs and name in used]
     domains = domains_of([*knobs, *helpers], conditions)
     return SearchSpace(
-        pipeline=pipeline_name(op.pipeline),
+        pipeline=pipeline_name(pipeline),
         knobs=tuple(Knob(name, domains[name]) for name in knobs),
         helpers=tuple(Knob(name, domains[name]) for name in helpers),
         constraints=tuple(constraints),
-        pipeline_attribute=str(op.pipeline),
-        knob_dictionary=str(op.knobs),
+        pipeline_attribute=pipeline,
+        knob_dictionary=str(template),
     )
+
+
+def knob(name: str) -> str:
+    """Return the attribute for the value of the knob ``name``."""
+    return (
+        f'#iree_codegen.smt.int_knob<"{name}">' if hasattr(iree_codegen, "IntKnobAttr") else f'"{_KNOB_PREFIX}{name}"'
+    )
+
+
+def knob_name(attribute: Any) -> str | None:
+    """Return the name of the knob that an attribute stands for, or ``None`` if it stands for none."""
+    if isinstance(attribute, _KNOB_ATTRIBUTES):
+        return str(attribute.name)
+    if isinstance(attribute, ir.StringAttr) and attribute.value.startswith(_KNOB_PREFIX):
+        return str(attribute.value.removeprefix(_KNOB_PREFIX))
+    return None
 
 
 def _knob_names(attribute: Any) -> tuple[str, ...]:
@@ -130,8 +191,8 @@ def _knob_names(attribute: Any) -> tuple[str, ...]:
     names: dict[str, None] = {}
 
     def visit(node: Any) -> None:
-        if isinstance(node, iree_codegen.IntKnobAttr | iree_codegen.OneOfKnobAttr):
-            names[node.name] = None
+        if (name := knob_name(node)) is not None:
+            names[name] = None
         elif isinstance(node, ir.DictAttr):
             for entry in node:
                 visit(entry.attr)
@@ -169,7 +230,7 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def _fixed_sizes(dims: list[str], conditions: list[Expression]) -> dict[str, int]:
+def _fixed_sizes(dims: Sequence[str], conditions: Sequence[Expression]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for condition in conditions:
         match condition:

@@ -22,6 +22,7 @@ from iree.compiler.dialects import iree_codegen, iree_gpu
 from pytest_shark_tune.dispatch.foreign.nesting import why_too_deep
 from pytest_shark_tune.dispatch.foreign.passes import why_not_plain
 from pytest_shark_tune.dispatch.mlir import parse_module, string_of, walk
+from pytest_shark_tune.dispatch.text_pipelines import TEXT_PREFIX
 from pytest_shark_tune.errors import SpecRefused
 
 __all__ = [
@@ -96,6 +97,8 @@ The compiler finds object files to link, and specs to interpret after this one, 
 """
 _OWN = "shark_tune."
 """The prefix of our own attributes."""
+_NAMED_PIPELINES = getattr(iree_codegen, "DispatchLoweringPassPipelineAttr", ())
+"""The pipelines by name of releases before 3.12. The text of one names no kind of attribute."""
 _LEAVES = frozenset(
     {
         "#arith.fastmath",
@@ -348,8 +351,10 @@ def _parts_of(attribute: ir.Attribute) -> list[ir.Attribute | str] | None:
         return [attribute.lowering_config, attribute.translation_info]
     if isinstance(attribute, iree_codegen.TranslationInfoAttr):
         return [part for part in (attribute.pass_pipeline, attribute.configuration) if part is not None]
-    if isinstance(attribute, iree_codegen.PassPipelineAttr):
-        refused = why_not_plain(attribute.pipeline)
+    if isinstance(attribute, _NAMED_PIPELINES):
+        return []
+    if str(attribute).startswith(TEXT_PREFIX):
+        refused = why_not_plain(str(attribute).removeprefix(TEXT_PREFIX).removesuffix('">'))
         return [f"{refused} in a pass_pipeline"] if refused else []
     if isinstance(attribute, iree_gpu.LoweringConfigAttr):
         return [attribute.attributes]

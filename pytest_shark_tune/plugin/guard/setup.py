@@ -14,6 +14,7 @@ from pytest_shark_tune.plugin.guard.reporter import RUN_DIRECTORY
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, check_temporary, find_devices
+from pytest_shark_tune.plugin.reporting import warn_of_release
 from pytest_shark_tune.plugin.xdist.messages import progress_callback
 from pytest_shark_tune.system import cleanup
 from pytest_shark_tune.system.cache import Cache
@@ -48,6 +49,7 @@ def set_up_guard(config: pytest.Config) -> GuardSetup:
     """
     options, guard = TuneOptions.from_pytest_config(config), GuardOptions.from_pytest_config(config)
     compiler = options.compiler
+    warn_of_release(config)
     check_temporary()
     check_compiler(options, compiler)
     check_cache(options.cache)
@@ -83,6 +85,7 @@ def _guard_settings(config: pytest.Config, options: TuneOptions, guard: GuardOpt
         route=guard.route,
         tolerance=guard.tolerance,
         updates_baseline=guard.updates_baseline,
+        share=options.share,
         trusts_identity=guard.trusts_identity,
         spread=guard.session_spread(devices["name"]),
         models=options.models,

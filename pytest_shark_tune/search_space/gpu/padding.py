@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 from iree.compiler import ir
-from iree.compiler.dialects import iree_codegen
 
 from pytest_shark_tune.dispatch.mlir import affine_map, loops_in, shared_context
 from pytest_shark_tune.dispatch.types import RootOp
-from pytest_shark_tune.search_space.emit import knob
+from pytest_shark_tune.search_space.constraints import knob, knob_name
 from pytest_shark_tune.search_space.expression import Apply, Lookup, Variable
 from pytest_shark_tune.search_space.space import Constraint, Knob, SearchSpace
 
@@ -51,10 +50,10 @@ class _Layout(NamedTuple):
         """Read a space in the current context; ``None`` if it has no matrix instructions, or padding already."""
         entries = {entry.name: entry.attr for entry in ir.DictAttr(ir.Attribute.parse(space.knob_dictionary))}
         kinds = entries.get("mma_kind")
-        if not isinstance(kinds, iree_codegen.OneOfKnobAttr) or {_PADDING, _PADDING_OF_IMAGE} & entries.keys():
+        if kinds is None or knob_name(kinds) is None or {_PADDING, _PADDING_OF_IMAGE} & entries.keys():
             return None
         reduction = tuple(entries["reduction"])
-        (step_at,) = (place for place, leaf in enumerate(reduction) if isinstance(leaf, iree_codegen.IntKnobAttr))
+        (step_at,) = (place for place, leaf in enumerate(reduction) if knob_name(leaf))
         depths = tuple(int(kind.mnk_shape[2]) for kind in kinds.options)
         return cls(entries, tuple(entries["workgroup"]), reduction, step_at, depths)
 
@@ -97,7 +96,7 @@ def _or_reduction(tile: Any, step: Any) -> Any:
 
 def _is_ragged(layout: _Layout, root: RootOp, domains: Mapping[str, tuple[int, ...]], *, igemm: bool) -> bool:
     """Return whether a tile of the space does not divide its dimension."""
-    tiles = ((dim, leaf) for dim, leaf in enumerate(layout.workgroup) if isinstance(leaf, iree_codegen.IntKnobAttr))
+    tiles = ((dim, leaf) for dim, leaf in enumerate(layout.workgroup) if knob_name(leaf))
     if any(root.loops[dim] % tile for dim, leaf in tiles for tile in domains[leaf.name]):
         return True
     size = root.loops[int(layout.reduction[layout.step_at].name.rpartition("_")[2])]

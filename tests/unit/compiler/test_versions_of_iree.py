@@ -9,10 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from pytest_shark_tune.compiler import versions
 from pytest_shark_tune.compiler.compiler import Compiler, compiler_version
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.compiler.versions import Installation, OtherCompiler, child_environment, find_installation
+from pytest_shark_tune.compiler.versions import (
+    Installation,
+    OtherCompiler,
+    as_installed,
+    child_environment,
+    find_installation,
+)
 from pytest_shark_tune.errors import CommandFailed, InputError, UntestedReleaseWarning
+from pytest_shark_tune.plugin import reporting
+from pytest_shark_tune.records.snapshot import read_spec_file
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cache import Cache
 
@@ -53,6 +62,14 @@ linalg.fill {root_op = #iree_codegen.root_op<set = 0>}
 <pipeline = #iree_gpu.pipeline<TileAndFuse> workgroup_size = [64]> <pipeline = #iree_cpu.pipeline<Mmt4dTilingExpert>>
 <pipeline = None>
 """
+ATTENTIONS = """
+%0 = iree_linalg_ext.attention <indexing_maps = [#map, #map1]> {root_op = #r} ins(%a)
+%1 = iree_linalg_ext.online_attention <indexing_maps = [affine_map<(d0) -> (d0)>]> {} ins(%a)
+"""
+IN_3_12 = """
+%0 = iree_linalg_ext.attention {indexing_maps = [#map, #map1], root_op = #r} ins(%a)
+%1 = iree_linalg_ext.online_attention {indexing_maps = [affine_map<(d0) -> (d0)>]} ins(%a)
+"""
 IN_3_11 = """
 %id = hal.executable.export.ordinal target(@d::@x86::@f) : index
 linalg.fill {root_op = #iree_codegen.root_op<set = 0>}
@@ -77,6 +94,27 @@ def test_modules_are_read_and_handed_over_as_each_release_writes_them(
     assert compiler.lower(HERE, to="flow") == HERE
     assert handed_over == [there]
     assert compiler.as_written(HERE) == there
+
+
+def test_the_maps_of_an_attention_stand_where_each_release_has_them(tmp_path: Path) -> None:
+    assert other("3.13.0", tmp_path).as_written(ATTENTIONS) == ATTENTIONS
+    assert other("3.12.0", tmp_path).as_written(ATTENTIONS.replace("> {} ins", "> ins")) == IN_3_12
+    assert versions._as_here(IN_3_12, (3, 12)) == ATTENTIONS
+    last = "iree_linalg_ext.attention {a = {b}, indexing_maps = [#map]} ins(%a)"
+    assert versions._as_here(last, (3, 12)) == "iree_linalg_ext.attention <indexing_maps = [#map]> {a = {b}} ins(%a)"
+
+
+@pytest.mark.parametrize(("version", "written"), [("3.13.0", HERE), ("3.12.0", HERE), ("3.11.0", IN_3_11)])
+def test_specs_and_configs_are_read_as_the_installed_release_writes_them(
+    version: str, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "compiler_version", lambda: version)
+    assert as_installed(HERE) == written
+
+
+def test_a_spec_of_the_newest_release_is_read() -> None:
+    """With another release installed, this shows that its configs are renamed."""
+    assert "match_" in read_spec_file(Path(__file__).parents[2] / "golden" / "spec_contraction.mlir")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +145,19 @@ def test_an_untested_release_is_tried_with_a_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert find_installation("iree==3.12.0", tmp_path).release == (3, 12)
+
+
+@pytest.mark.parametrize(("version", "warned"), [("3.14.0rc20261201", True), ("3.11.0", False)])
+def test_an_untested_release_that_is_installed_is_tried_with_a_warning(
+    version: str, warned: bool, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Warning] = []
+    monkeypatch.setattr(reporting, "compiler_version", lambda: version)
+    monkeypatch.setattr(pytestconfig, "issue_config_time_warning", lambda warning, stacklevel: found.append(warning))
+    monkeypatch.delattr(pytestconfig, "workerinput", raising=False)
+    reporting.warn_of_release(pytestconfig)
+    assert [type(warning) for warning in found] == [UntestedReleaseWarning] * warned
+    assert all(f"IREE {version} is tried, but only 3.10, 3.11, " in str(warning) for warning in found)
 
 
 def test_a_release_is_held_and_counts_as_used(tmp_path: Path) -> None:
