@@ -16,7 +16,9 @@ __all__ = ["Bisection", "Judgement", "Step", "find_first_bad", "judge_side"]
 
 _WRONG = 0.01
 """The probability that a bisection names the wrong version."""
-_MOST_ROUNDS = 40
+_MOST_ROUNDS = 80
+_STAKES = (0.6, 0.75, 0.95)
+"""The shares of rounds on one side that are bet on. What all bets have together is one e-value, too."""
 _LEAST = math.log(1.01)
 
 
@@ -68,11 +70,18 @@ def judge_side(play: Callable[[int], float], border: float, alpha: float) -> tup
     enough = -math.log(alpha)
     while len(rounds) < _MOST_ROUNDS:
         rounds.append(play(len(rounds)))
-        if log_e_value([value - border for value in rounds]) >= enough:
+        if _log_e_value([value - border for value in rounds]) >= enough:
             return Judgement.BAD, rounds
-        if log_e_value([border - value for value in rounds]) >= enough:
+        if _log_e_value([border - value for value in rounds]) >= enough:
             return Judgement.GOOD, rounds
     return Judgement.UNDECIDED, rounds
+
+
+def _log_e_value(margins: Sequence[float]) -> float:
+    """Return the logarithm of the mean e-value of bets with several stakes, since nobody knows how noisy rounds are."""
+    bets = [log_e_value(margins, stake) for stake in _STAKES]
+    most = max(bets)
+    return most + math.log(sum(math.exp(bet - most) for bet in bets) / len(bets))
 
 
 def find_first_bad(versions: Sequence[str], play: Callable[[str, int], float]) -> Bisection:

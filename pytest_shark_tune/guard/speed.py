@@ -153,10 +153,16 @@ def judge(entry: str, measurement: Measurement, criteria: AcceptanceCriteria) ->
     return _speed_verdict(entry, outcome, measurement, criteria)
 
 
-def log_e_value(margins: Sequence[float]) -> float:
-    """Return the logarithm of the e-value: of a stake of 1 after betting on every margin's being negative."""
+def log_e_value(margins: Sequence[float], stake: float = _ALTERNATIVE) -> float:
+    """Return the logarithm of the e-value: of 1 after betting on every margin's being negative.
+
+    Args:
+        margins: the margins.
+        stake: the part that is bet on "negative", the rest is bet on "positive". The bet gains most if so large a part
+            of the margins is negative.
+    """
     below = sum(margin < 0 for margin in margins)
-    return below * _GAIN + (len(margins) - below) * _LOSS
+    return below * math.log(2 * stake) + (len(margins) - below) * math.log(2 * (1 - stake))
 
 
 def _threshold(measurement: Measurement, criteria: AcceptanceCriteria) -> float:
