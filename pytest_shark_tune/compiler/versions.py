@@ -251,12 +251,12 @@ class OtherCompiler(Compiler):
 
     def as_written(self, text: str) -> str:
         """Return the text of a module as the other release writes it, so that its iree-compile takes it."""
-        return _as_there(text, self.installation.release)
+        return _as_there(_as_here(text, release_of(compiler_version())), self.installation.release)
 
     def lower(self, source: str, *, to: str, since: str = "", name: str = "module", flags: Sequence[str] = ()) -> str:
         """Compile to a phase, as `Compiler.lower` does. Both texts are as the installed release writes them."""
         made = super().lower(self.as_written(source), to=to, since=since, name=name, flags=flags)
-        return _as_here(made, self.installation.release)
+        return self._as_installed(made)
 
     def compile_sources(self, text: str, out: Path, name: str = "dispatch") -> float:
         """Compile a module, as `Compiler.compile_sources` does. The text is as the installed release writes it."""
@@ -264,7 +264,10 @@ class OtherCompiler(Compiler):
 
     def _dump_benchmarks(self, directory: Path, source: str, name: str, flags: Sequence[str]) -> list[str]:
         texts = super()._dump_benchmarks(directory, self.as_written(source), name, flags)
-        return [_as_here(text, self.installation.release) for text in texts]
+        return [self._as_installed(text) for text in texts]
+
+    def _as_installed(self, text: str) -> str:
+        return as_installed(_as_here(text, self.installation.release))
 
     def compile_model(self, text: str, out: Path, name: str) -> None:
         """Compile a whole model as it is.
@@ -283,7 +286,7 @@ def as_installed(text: str) -> str:
 
 
 def _as_here(text: str, release: tuple[int, int]) -> str:
-    """Return the text of another release's module as this release writes it.
+    """Return the text of another release's module as the newest supported release writes it.
 
     Since 3.12 a function is looked up where an ordinal was. A constant stands for that until `_as_there` puts it back.
     Since then the backends have lists of pipelines of their own, too.

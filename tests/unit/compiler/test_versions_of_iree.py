@@ -84,6 +84,7 @@ IN_3_10 = IN_3_11.replace("root_op = #iree_codegen.root_op<set = 0>", "root_op")
 def test_modules_are_read_and_handed_over_as_each_release_writes_them(
     version: str, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(versions, "compiler_version", lambda: "3.13.0")
     compiler, handed_over = other(version, tmp_path), []
 
     def lower(_: Compiler, source: str, **__: object) -> str:
@@ -96,7 +97,20 @@ def test_modules_are_read_and_handed_over_as_each_release_writes_them(
     assert compiler.as_written(HERE) == there
 
 
-def test_the_maps_of_an_attention_stand_where_each_release_has_them(tmp_path: Path) -> None:
+def test_a_newer_release_is_read_as_the_installed_one_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "compiler_version", lambda: "3.11.0")
+    monkeypatch.setattr(Compiler, "lower", lambda *_, **__: HERE)
+    compiler = other("3.13.0", tmp_path)
+    assert compiler.lower(IN_3_11, to="flow") == IN_3_11
+    assert compiler.as_written(IN_3_11) == HERE
+
+
+def test_the_maps_of_an_attention_stand_where_each_release_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "compiler_version", lambda: "3.13.0")
     assert other("3.13.0", tmp_path).as_written(ATTENTIONS) == ATTENTIONS
     assert other("3.12.0", tmp_path).as_written(ATTENTIONS.replace("> {} ins", "> ins")) == IN_3_12
     assert versions._as_here(IN_3_12, (3, 12)) == ATTENTIONS
