@@ -19,7 +19,7 @@ __all__ = ["choose_forms", "contenders", "estimated_us", "is_preparation"]
 
 _SLOWER = 1.7
 """A form that is slower than the fastest untuned one by more than this is not tuned."""
-_MOST_PROFILED = 4
+_MOST_PROFILED = 3
 _MOST_TUNED = 3
 _FEW = 2
 """How many forms are profiled and tuned if time is short: each takes time to plan."""
@@ -32,15 +32,18 @@ _REACHED = {"contraction": 1.0, "swapped": 0.4, "convolution": 0.3, "strided": 0
 
 
 def contenders(results: Sequence[FormResult], *, is_short: bool = False) -> tuple[FormResult, ...]:
-    """Return the measured forms that are fast enough to be profiled, fastest first; at most two if time is short.
+    """Return the measured forms that are fast enough to be profiled, fastest first.
 
-    Those that differ from one of these in `PREPARATIONS` alone come in addition, however fast they are untuned.
+    These are the fastest three, or two if time is short, and the fastest one without flags: its ops have the largest
+    spaces, so tuning may gain most there. Those that differ from one of these in `PREPARATIONS` alone come in addition,
+    however fast they are untuned.
     """
     measured = [result for result in results if result.state == State.MEASURED]
     fastest = sorted(measured, key=_promise, reverse=True)
     near = [result for result in fastest if _promise(result) * _SLOWER >= _promise(fastest[0])]
     distinct = list(dict.fromkeys(_unprepared(result.form) for result in near))
-    kept = set(distinct[: _FEW if is_short else _MOST_PROFILED])
+    without_flags = [(flags, rewrites) for flags, rewrites in distinct if not flags]
+    kept = {*distinct[: _FEW if is_short else _MOST_PROFILED], *without_flags[:1]}
     return tuple(result for result in fastest if _unprepared(result.form) in kept)
 
 

@@ -93,6 +93,7 @@ def test_a_kernel_is_tuned_by_its_suites_own_stages(pytester: pytest.Pytester, w
     assert not (pytester.path / "__specs__").exists()
 
 
+@pytest.mark.slow
 def test_conditions_narrow_a_kernels_space_too(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_suite=TEST)
@@ -107,6 +108,7 @@ def test_conditions_narrow_a_kernels_space_too(pytester: pytest.Pytester) -> Non
     )
 
 
+@pytest.mark.slow
 def test_a_default_that_fails_fails_the_run(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_suite=TEST.replace('default={"tile": 1}', 'default={"tile": 16}'))

@@ -151,6 +151,7 @@ def test_a_run_that_measures_nothing_has_nothing_to_report(make_suite: MakeSuite
     outcome.lines.fnmatch_lines(["*--tune-report-html: with --tune-stop-after nothing is measured*"])
 
 
+@pytest.mark.slow
 def test_paths_in_an_ini_file_are_relative_to_it(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE, "reports/.gitkeep": ""})
     ini = "[pytest]\ntune_form = none\ntune_report_md = reports/r.md\ntune_report_html = reports/page.html\n"

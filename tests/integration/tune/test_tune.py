@@ -11,6 +11,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import read_configs
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.spec.read import read_spec
+from tests.thinned import thinned
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -255,7 +256,7 @@ def test_a_missing_model_is_an_error_of_a_run_that_does_not_tune(make_suite: Mak
     outcome.lines.fnmatch_lines(["there is no file */gone.mlir"])
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+@pytest.mark.parametrize("workers", thinned(["-n1", "-n0"], every=2))
 def test_a_run_without_anything_to_tune_says_what_to_type(make_suite: MakeSuite, workers: str) -> None:
     outcome = make_suite({"test_plain.py": "def test_plain():\n    pass\n"}).tune(workers)
     assert outcome.status == 0, outcome.text
@@ -271,7 +272,7 @@ def test_an_option_of_tuning_is_refused_by_a_run_that_does_not_tune(suite: Suite
     outcome.lines.fnmatch_lines(["ERROR: --tune-time: it is for tuning, and this run only checks specs: add --tune"])
 
 
-@pytest.mark.parametrize("absent", ["xdist", "benchmark"])
+@pytest.mark.parametrize("absent", thinned(["xdist", "benchmark"], every=2))
 def test_other_plugins_may_be_absent(suite: Suite, absent: str) -> None:
     outcome = suite.tune("-p", f"no:{absent}", *ARGUMENTS, "-k", f"{FAST}-default or before", out=absent)
     assert outcome.status == 0, outcome.text
