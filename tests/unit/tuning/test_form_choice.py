@@ -14,7 +14,7 @@ from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import FormResult, Plan, Task
 from pytest_shark_tune.records.form import FormRecord
-from pytest_shark_tune.tuning.model.form_choice import choose_forms, contenders, estimated_us
+from pytest_shark_tune.tuning.model.form_choice import between_us, choose_forms, contenders, estimated_us
 from pytest_shark_tune.tuning.model.form_final import losing_entries
 from tests.factories import make_task
 
@@ -131,6 +131,9 @@ def test_an_estimate_never_exceeds_the_measured_time() -> None:
     rest_us, floor_us = 700.0, 2 * 2 * 64**3 / 1e3
     assert estimated_us(plan(task), profile, LIMITS) == rest_us + 300.0 + floor_us
     assert estimated_us(plan(task), profile, LIMITS, raced_us=3000.0) == (rest_us + 300.0) / 2 + floor_us
+    assert estimated_us(plan(task), profile, LIMITS, between=50.0) == (tunable.calls + 1) * 50.0 + 300.0 + floor_us
+    others = [replace(profile, model_us=5300.0 + outside) for outside in (0.0, 90.0)]
+    assert between_us([profile, *others]) == 90.0 / (tunable.calls + 1)
     quick = replace(profile, shares=(replace(tunable, time_us=10.0), fixed), model_us=None)
     assert estimated_us(plan(task), quick, LIMITS) == 310.0
 
