@@ -225,6 +225,7 @@ def test_options_and_files_that_cannot_be_used(make_suite: MakeSuite, option: st
         assert r"\x1b[" in outcome.text
 
 
+@pytest.mark.slow
 def test_a_model_with_a_hostile_function_is_tuned(make_suite: MakeSuite) -> None:
     suite = make_suite()
     evil_model(suite.directory).rename(suite.directory / "model.mlir")

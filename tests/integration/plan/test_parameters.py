@@ -40,7 +40,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("scope", thinned(["model", ""], every=2))
-@pytest.mark.parametrize("suffix", [".irpa", ".gguf", ".safetensors"])
+@pytest.mark.parametrize("suffix", thinned([".irpa", ".gguf", ".safetensors"], every=3))
 def test_a_model_computes_with_its_parameters(
     compiled: dict[str, Path], tmp_path: Path, suffix: str, scope: str
 ) -> None:

@@ -120,6 +120,7 @@ def test_a_default_that_fails_fails_the_run(pytester: pytest.Pytester) -> None:
     assert "the default config to compare with failed" in records(pytester)[1]["reason"]
 
 
+@pytest.mark.slow
 def test_a_suite_without_stages_is_told_what_to_override(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_suite=TEST)
     result = pytester.runpytest_subprocess(*OPTIONS, "--tune-trials=1")
@@ -135,6 +136,7 @@ NONSENSE = {
 }
 
 
+@pytest.mark.slow
 def test_a_task_that_makes_no_sense_is_told(pytester: pytest.Pytester) -> None:
     start, end = TEST.index("CustomTask(name"), TEST.index(")\ndef")
     pytester.makepyfile(**{f"test_{number}": TEST[:start] + task + TEST[end:] for number, task in enumerate(NONSENSE)})

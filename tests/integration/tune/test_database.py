@@ -93,6 +93,7 @@ def test_of_more_candidates_only_those_are_measured(known: Suite, first: Outcome
     assert more.dispatch(NAME)["tried"] == 3
 
 
+@pytest.mark.slow
 def test_what_another_compiler_made_is_not_taken_for_this_ones(known: Suite, first: Outcome) -> None:
     flag = "--iree-compile-flag=--iree-opt-level=O1"
     other = known.tune("--tune-trials=1", *NO_FINALS, flag, out="other")

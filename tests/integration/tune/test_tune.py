@@ -62,9 +62,9 @@ def shared(make_suite: MakeSuite) -> Outcome:
     return make_suite({"test_suite.py": SUITE}).tune("-v", "-n2", *ARGUMENTS)
 
 
-@pytest.fixture(params=["n0", "n2"])
-def outcome(request: pytest.FixtureRequest, alone: Outcome) -> Any:
-    return alone if request.param == "n0" else request.getfixturevalue("shared")
+@pytest.fixture(params=thinned(["n2", "n0"], every=2))
+def outcome(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue("alone" if request.param == "n0" else "shared")
 
 
 def test_only_the_ordinary_failure_fails(outcome: Outcome) -> None:
@@ -167,8 +167,8 @@ def test_the_snapshot_beside_the_suite_is_what_is_settled_of_the_spec_with_its_r
     assert all(each["root"]["kind"] == "contraction" and each["compilation_info"] for each in winners)
 
 
-def test_a_final_is_quick_here(alone: Outcome) -> None:
-    (final,) = (json.loads(line) for line in (alone.out / "finals.jsonl").read_text().splitlines())
+def test_a_final_is_quick_here(outcome: Outcome) -> None:
+    (final,) = (json.loads(line) for line in (outcome.out / "finals.jsonl").read_text().splitlines())
     assert final["rounds"] in (3, 4), "plugins/quick_rounds.py has an effect"
 
 
@@ -205,6 +205,7 @@ def test_each_stage_is_told_as_it_begins(outcome: Outcome) -> None:
     assert len(told) == 1, "without a terminal there is a line for a stage, and one each half minute"
 
 
+@pytest.mark.slow
 def test_ids_are_stable_from_run_to_run_and_with_workers(suite: Suite, alone: Outcome, shared: Outcome) -> None:
     collected = suite.collect(*ARGUMENTS)
     assert len(collected) == len(set(collected)) > 100, "all that the search may choose from"
@@ -215,12 +216,14 @@ def test_ids_are_stable_from_run_to_run_and_with_workers(suite: Suite, alone: Ou
         assert outcome.summary["run"]["complete"]
 
 
+@pytest.mark.slow
 def test_collecting_alone_writes_nothing(suite: Suite, alone: Outcome) -> None:
     before = {path.name: path.read_bytes() for path in alone.out.iterdir()}
     suite.collect(*ARGUMENTS)
     assert {path.name: path.read_bytes() for path in alone.out.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_run_of_ordinary_tests_alone_leaves_earlier_results(suite: Suite, alone: Outcome) -> None:
     before = {path.name: path.read_bytes() for path in alone.out.iterdir()}
     assert suite.tune(*ARGUMENTS, "-k", "between").status == 0

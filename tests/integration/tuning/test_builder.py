@@ -163,6 +163,7 @@ def test_workers_compile_each_candidate_once(plan_for: Callable[[str], Path], ta
     assert litter(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
     plan_for: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -192,6 +193,7 @@ def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
     assert list(tmp_path.rglob("*.making")) == [], "what was waiting is given up"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [GPU, pytest.param(CPU, marks=pytest.mark.slow)])
 def test_who_waits_for_a_worker_that_is_killed_takes_over(
     plan_for: Callable[[str], Path], target: str, tmp_path: Path

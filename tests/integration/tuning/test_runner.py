@@ -208,6 +208,7 @@ def test_an_idle_child_that_is_killed_costs_no_candidate(session: Session, task:
         os.kill(child.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: Task, runner: Runner) -> None:
     for candidate in (task.default, *runnable(session, task)):
         assert measure(session, task, candidate).samples_us
