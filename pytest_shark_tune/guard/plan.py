@@ -171,7 +171,7 @@ def guard_key(
         [GUARD_VERSION, ARTIFACT_VERSION, SPEC_VERSION],
         plan_key,
         str(spec_path),
-        read_text(spec_path),
+        _text(spec_path, forms),
         records_digest(spec_path),
         device_name,
         trusts_specs(),
@@ -199,12 +199,22 @@ def make_guard_plan(
     Raises:
         InputError: the spec cannot be read. A spec that does not parse is no error.
     """
-    spec = read_text(spec_path)
-    drafts = _named_apart(_drafts(spec_path, spec))
+    spec = _text(spec_path, forms)
+    drafts = _named_apart(_drafts(spec_path, spec)) if spec else ()
     entries = _note_dropped(spec, [_localised(entry, device_name) for entry in _with_tasks(drafts, spec, plan.tasks)])
     entries = (*(_localised(form.entry, device_name) for form in forms.values()), *entries)
     key = guard_key(plan_key, spec_path, device_name, forms)
     return GuardPlan(key=key, spec_path=str(spec_path), spec=spec, entries=entries, plan=plan)
+
+
+def _text(spec_path: Path, forms: Mapping[str, GuardedForm]) -> str:
+    """The text of a spec; empty if only forms of models won.
+
+    Raises:
+        InputError: the spec cannot be read.
+    """
+    won_alone = bool(forms) and not any(form.record.spec for form in forms.values())
+    return "" if won_alone and not spec_path.exists() else read_text(spec_path)
 
 
 def _note_dropped(spec: str, entries: Sequence[GuardEntry]) -> tuple[GuardEntry, ...]:

@@ -69,7 +69,11 @@ class RunProgress:
         """
         self._tests = tests
         work = Workload(
-            finals=tests[Phase.FINAL], models=sum(tests[phase] for phase in _AFTER_FINALS), devices=max(1, devices)
+            finals=tests[Phase.FINAL],
+            models=sum(tests[phase] for phase in _AFTER_FINALS),
+            forms=tests[Phase.FORM_FINAL],
+            models_s=models_s,
+            devices=max(1, devices),
         )
         if budget.total_s is not None:
             search_s = budget.for_trying_s(models_s)
@@ -96,7 +100,7 @@ class RunProgress:
         # A search picks the luckiest of many measurements, which the final will not quite reach.
         found = f"best about {best:.1f}x" if best > 1 else "none faster yet"
         self._detail = f"{found} ({record.dispatch})"
-        self._add(Stage.SEARCH, self._tried, self._tried + waiting)
+        self._add(Stage.SEARCH, self._tried, self._tried + waiting, best=max(self._best.values(), default=1.0))
 
     def add_step(self, step: Step) -> None:
         """Take in a step of a stage, as a process of the run reports it."""
@@ -130,7 +134,9 @@ class RunProgress:
         left = f", about {format_s(left_s)} left" if left_s is not None and left_s >= 1 else ""
         return f"{self.stage}{count}{left}{f': {self._detail}' if self._detail else ''}"
 
-    def _add(self, stage: Stage, done: float = 0, of: float = 0, work: Workload | None = None) -> None:
-        event = Event(s=round(self.passed_s, 3), stage=stage, done=done, of=of, work=work)
+    def _add(
+        self, stage: Stage, done: float = 0, of: float = 0, *, work: Workload | None = None, best: float | None = None
+    ) -> None:
+        event = Event(s=round(self.passed_s, 3), stage=stage, done=done, of=of, work=work, best=best)
         self._remaining.add(event)
         self.events.append(event)

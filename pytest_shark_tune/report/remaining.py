@@ -14,8 +14,13 @@ __all__ = ["Event", "Remaining", "Workload", "replay"]
 _ROUND_S, _LOAD_S = 1.6, 0.5
 """About the seconds that a round of a final measures a dispatch, and that its process takes beside that."""
 _FEWEST_ROUNDS, _ROUNDS = 2, 7
-_MODEL_S, _WRITE_S = 11.0, 0.5
-"""About the seconds that a test of a whole model takes, its compilation included, and those of the end of the run."""
+_MODEL_S, _IDLE_S, _WRITE_S = 11.0, 0.2, 0.5
+"""About the seconds that a test of a whole model takes, its compilation included, those of a test without an entry to
+try, and those of the end of the run."""
+_OF_BUDGET = 0.8
+"""The part of the time that a run sets aside for whole models which they take: it sets a quarter more aside."""
+_PROMISING = 1.05
+"""A search that found no larger ratio than this finds no winner, as a rule, and whole models have nothing to try."""
 _USUAL_PACE_S = 1.0
 """About the seconds that a candidate takes on a machine where the others hold. Finals and models follow its root."""
 _LEAST_PART = 0.02
@@ -30,6 +35,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """The number of finals."""
     models: int
     """The number of tests of whole models and of the spec."""
+    forms: int = 0
+    """The number of models whose forms are compared, which takes time even if no config wins."""
+    models_s: float | None = None
+    """The seconds that the run sets aside for whole models; ``None`` if their times are unknown."""
     devices: int = 1
     search_s: float | None = None
     """The seconds from now on that the search may take; ``None`` for no limit."""
@@ -49,6 +58,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """The steps of the stage that were done."""
     of: float = 0.0
     """The steps that there are, as far as known; 0 if they are not."""
+    best: float | None = None
+    """The largest ratio of the candidates that were tried; ``None`` in other stages than the search."""
     work: Workload | None = None
     """The work of the run, at the beginning of its search."""
 
@@ -64,6 +75,7 @@ class Remaining:
         self._work: Workload | None = None
         self._work_s = 0.0
         self._pace_s = _USUAL_PACE_S
+        self._best: float | None = None
 
     @property
     def stage(self) -> Stage:
@@ -84,6 +96,7 @@ class Remaining:
             self._stage, self._began_s, self._part, self._steps = event.stage, event.s, 0.0, (0.0, 0.0)
         if event.work is not None:
             self._work, self._work_s = event.work, event.s
+        self._best = self._best if event.best is None else event.best
         if event.of:
             self._steps = event.done, event.of
             self._part = max(self._part, min(1.0, event.done / event.of))
@@ -135,6 +148,10 @@ class Remaining:
         return seconds if work.finals else 0.0
 
     def _models_s(self, work: Workload) -> float:
+        if not work.forms and self._best is not None and self._best < _PROMISING:
+            return work.models * _IDLE_S
+        if work.models_s:
+            return _OF_BUDGET * work.models_s
         return self._slowness * work.models * _MODEL_S
 
     @property

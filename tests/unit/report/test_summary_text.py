@@ -9,8 +9,11 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.dispatch.types import Untunable
+from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.measurement.roofline import Rates
 from pytest_shark_tune.plan.profile import Profile, Share
+from pytest_shark_tune.plan.types import FormResult
+from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import SizeRatio, SourceCheck
 from pytest_shark_tune.report.config_text import config_lines, describe_rates
 from pytest_shark_tune.report.summary_text import render
@@ -129,6 +132,11 @@ def test_the_table_shows_times_that_belong_to_the_speedup(tmp_path: Path) -> Non
             BestFinalist(id="a", ratio=1.03, ratio_low=1.01, ratio_high=1.05),
             {},
             "1.03x, too small a gain (1.01 to 1.05)",
+        ),
+        (
+            BestFinalist(id="a", ratio=1.15, ratio_low=0.004, ratio_high=329.0, rounds=2),
+            {},
+            "1.15x, undecided after 2 rounds",
         ),
         (None, {}, "its finalists failed"),
         (None, {"finalists": 0}, "none faster"),
@@ -350,6 +358,28 @@ def test_open_sizes_have_a_row_each() -> None:
         "    x.0=1, weight 1: 10 us by default",
         "    x.0=512, weight 1: 5.12 ms by default",
     ]
+
+
+def test_dispatches_of_forms_that_were_not_chosen_are_not_counted(tmp_path: Path) -> None:
+    """A model of one dispatch was tuned in three forms, and a single op beside it."""
+    sources = {"net": LOST, "net-O3": WON, "net-mine": LOST, "op": LOST}
+    rows = tuple(msgspec.structs.replace(row, name=name, sources=(name,)) for name, row in sources.items())
+    forms = [Form(name="default"), *(Form(name=name, flags=("--iree-opt-level=O3",)) for name in ("O3", "mine"))]
+    record = FormRecord(model="net", target="llvm-cpu", device="", iree="", ratio=1.1, ratio_low=0.01, ratio_high=99.0)
+    summary = msgspec.structs.replace(
+        SUMMARY,
+        dispatches=rows,
+        sources=(),
+        forms=(record,),
+        tried_forms=tuple(FormResult(model="net", form=form, state="measured") for form in forms),
+    )
+    text = render(summary, width=100, spec=tmp_path / "spec.mlir", snapshots=())
+    assert "0 of 2 dispatches are faster.\n" in text
+    assert "net in the form default as a whole: 1.10x: unproven, since its few rounds differ too much.\n" in text
+    other = msgspec.structs.replace(record, form=forms[1])
+    assert "1 of 2 dispatches is faster" in render(
+        msgspec.structs.replace(summary, forms=(other,)), width=100, spec=tmp_path / "spec.mlir", snapshots=()
+    )
 
 
 def test_the_run_ends_with_the_answer_and_the_config_knob_by_knob(tmp_path: Path) -> None:
