@@ -72,6 +72,7 @@ class Remaining:
         self._began_s = 0.0
         self._part = 0.0
         self._steps = (0.0, 0.0)
+        self._step_s = 0.0
         self._work: Workload | None = None
         self._work_s = 0.0
         self._pace_s = _USUAL_PACE_S
@@ -98,7 +99,7 @@ class Remaining:
             self._work, self._work_s = event.work, event.s
         self._best = self._best if event.best is None else event.best
         if event.of:
-            self._steps = event.done, event.of
+            self._steps, self._step_s = (event.done, event.of), event.s
             self._part = max(self._part, min(1.0, event.done / event.of))
         if event.stage is Stage.SEARCH and event.done >= _FEWEST_TRIED:
             self._pace_s = (event.s - self._began_s) / event.done
@@ -125,6 +126,8 @@ class Remaining:
     def _stage_left_s(self, now_s: float) -> float | None:
         """The rest of the present stage; ``None`` before the search has tried anything."""
         passed_s = now_s - self._began_s
+        if self._stage is Stage.MODELS and self._work is not None and self._steps[1]:
+            return self._tests_left_s(self._work, now_s)
         if self._part >= _LEAST_PART:
             return passed_s * (1 - self._part) / self._part
         if self._work is None or self._stage in (Stage.EXTRACT, Stage.SEARCH):
@@ -135,6 +138,12 @@ class Remaining:
             Stage.WRITE: _WRITE_S,
         }
         return max(0.0, expected[self._stage] - passed_s)
+
+    def _tests_left_s(self, work: Workload, now_s: float) -> float:
+        """The rest of the tests of whole models: few, and each as long as expected or as those before it."""
+        done, of = self._steps
+        usual_s = max(self._models_s(work) / of, (self._step_s - self._began_s) / max(done, 1.0))
+        return max(0.0, (of - done) * usual_s - (now_s - self._step_s))
 
     def _least_finals_s(self, now_s: float) -> float:
         """The rest of the fewest rounds, which are played even if their time is up."""

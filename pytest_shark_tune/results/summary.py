@@ -22,7 +22,7 @@ from pytest_shark_tune.system import journal
 
 __all__ = ["BestFinalist", "DispatchSummary", "RunSummary", "Summary", "says_nothing", "write_summary"]
 
-_SAYS_NOTHING = 4.0
+_SAYS_NOTHING = 8.0
 """The upper bound of an interval by its lower bound from which on it says nothing."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from pytest_shark_tune.report.remaining import Event, Remaining, Workload, replay
@@ -45,6 +46,26 @@ def test_the_rounds_of_finals_tell_how_long_they_take() -> None:
     events = [*searched(100, 100, 110.0, Workload(finals=4, models=0)), Event(s=110.0, stage=Stage.FINALS)]
     events.append(Event(s=140.0, stage=Stage.FINALS, done=6, of=14))
     assert replay(events, 140.0) == pytest.approx(30 * 8 / 6 + 0.5)
+
+
+def test_a_test_of_a_whole_model_takes_what_is_expected_and_its_rest_shrinks() -> None:
+    work = Workload(finals=0, models=2, models_s=50.0)
+    events = [*searched(100, 100, 110.0, work), Event(s=110.0, stage=Stage.MODELS)]
+    assert replay(events, 120.0) == pytest.approx(40 - 10 + 0.5)
+    events.append(Event(s=112.0, stage=Stage.MODELS, done=1, of=2))
+    assert replay(events, 112.0) == pytest.approx(20.5)
+    assert replay(events, 122.0) == pytest.approx(10.5)
+    slow = [*events[:-1], Event(s=150.0, stage=Stage.MODELS, done=1, of=2)]
+    assert replay(slow, 151.0) == pytest.approx(39.5)
+
+
+def test_without_a_promising_candidate_whole_models_have_nothing_to_try() -> None:
+    begun, tried = searched(50, 100, 60.0, Workload(finals=0, models=2, models_s=50.0))
+    for best, models_s in ((None, 40.0), (1.5, 40.0), (1.01, 0.4)):
+        events = [begun, msgspec.structs.replace(tried, best=best)]
+        assert replay(events, 60.0) == pytest.approx(50 + models_s + 0.5)
+    compared = msgspec.structs.replace(begun, work=Workload(finals=0, models=2, models_s=50.0, forms=1))
+    assert replay([compared, msgspec.structs.replace(tried, best=1.0)], 60.0) == pytest.approx(50 + 40 + 0.5)
 
 
 def test_the_fewest_rounds_are_played_though_their_time_is_up() -> None:

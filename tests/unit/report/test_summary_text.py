@@ -216,6 +216,9 @@ def test_sources_and_what_cannot_be_tuned_are_told(tmp_path: Path) -> None:
     assert "matmul as a whole: 2.10x (2.05 to 2.15).\n" in text
     assert "model: the spec applies to 2 of its dispatches\n" in text
     assert "dump: the spec has no entry for it\n" in text
+    row = msgspec.structs.replace(LOST, sources=("dump",))
+    in_table = msgspec.structs.replace(SUMMARY, dispatches=(WON, row))
+    assert "no entry for it" not in render(in_table, width=200, spec=tmp_path / "spec.mlir", snapshots=())
     first = ", ".join(f"dispatch_{number}" for number in range(6))
     assert f"not tuned (8): {first}, …: it has dynamic dimensions\n" in text
 
