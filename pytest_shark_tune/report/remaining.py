@@ -13,14 +13,12 @@ __all__ = ["Event", "Remaining", "Workload", "replay"]
 
 _ROUND_S, _LOAD_S = 1.6, 0.5
 """About the seconds that a round of a final measures a dispatch, and that its process takes beside that."""
-_FEWEST_ROUNDS, _ROUNDS = 2, 7
-_MODEL_S, _IDLE_S, _WRITE_S = 11.0, 0.2, 0.5
-"""About the seconds that a test of a whole model takes, its compilation included, those of a test without an entry to
-try, and those of the end of the run."""
+_FEWEST_ROUNDS, _ROUNDS = 2, 8
+_MODEL_S, _SOURCE_S, _IDLE_S, _WRITE_S = 11.0, 18.0, 0.2, 0.5
+"""About the seconds that a test of a whole model takes, its compilation included, those of an op or a model with an
+entry, those of a test without an entry to try, and those of the end of the run."""
 _OF_BUDGET = 0.8
 """The part of the time that a run sets aside for whole models which they take: it sets a quarter more aside."""
-_PROMISING = 1.05
-"""A search that found no larger ratio than this finds no winner, as a rule, and whole models have nothing to try."""
 _USUAL_PACE_S = 1.0
 """About the seconds that a candidate takes on a machine where the others hold. Finals and models follow its root."""
 _LEAST_PART = 0.02
@@ -35,6 +33,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """The number of finals."""
     models: int
     """The number of tests of whole models and of the spec."""
+    sources: int = 0
+    """The number of ops and models that are measured with the spec if it has an entry for them."""
     forms: int = 0
     """The number of models whose forms are compared, which takes time even if no config wins."""
     models_s: float | None = None
@@ -58,8 +58,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """The steps of the stage that were done."""
     of: float = 0.0
     """The steps that there are, as far as known; 0 if they are not."""
-    best: float | None = None
-    """The largest ratio of the candidates that were tried; ``None`` in other stages than the search."""
+    sure: int | None = None
+    """The number of dispatches with a candidate that is surely faster; ``None`` in other stages than the search."""
     work: Workload | None = None
     """The work of the run, at the beginning of its search."""
 
@@ -76,7 +76,7 @@ class Remaining:
         self._work: Workload | None = None
         self._work_s = 0.0
         self._pace_s = _USUAL_PACE_S
-        self._best: float | None = None
+        self._sure: int | None = None
 
     @property
     def stage(self) -> Stage:
@@ -97,7 +97,7 @@ class Remaining:
             self._stage, self._began_s, self._part, self._steps = event.stage, event.s, 0.0, (0.0, 0.0)
         if event.work is not None:
             self._work, self._work_s = event.work, event.s
-        self._best = self._best if event.best is None else event.best
+        self._sure = self._sure if event.sure is None else event.sure
         if event.of:
             self._steps, self._step_s = (event.done, event.of), event.s
             self._part = max(self._part, min(1.0, event.done / event.of))
@@ -157,10 +157,10 @@ class Remaining:
         return seconds if work.finals else 0.0
 
     def _models_s(self, work: Workload) -> float:
-        if not work.forms and self._best is not None and self._best < _PROMISING:
-            return work.models * _IDLE_S
-        if work.models_s:
+        if work.models_s and (work.forms or self._sure != 0):
             return _OF_BUDGET * work.models_s
+        if self._sure is not None:  # The others do not win, as a rule, and their sources have no entry to try.
+            return work.models * _IDLE_S + min(self._sure, work.sources) * _SOURCE_S
         return self._slowness * work.models * _MODEL_S
 
     @property

@@ -34,7 +34,7 @@ _LEAST_GAIN = 0.005
 _BEHIND = 1.2
 """A form that the best candidates leave so many times as slow as another one gets no finals of its own."""
 _FEWEST_ROUNDS = 2
-_USUAL_ROUNDS = 7
+_USUAL_ROUNDS = 8
 _SHORT_S, _FEW_FINALISTS = 6.0, 2
 """A final with less time than this measures fewer finalists."""
 _LEAST_ROUND_S, _LOADING_S = 0.25, 0.3
@@ -54,8 +54,11 @@ def _rounds(limit_s: float) -> Iterator[int]:
 
 
 def _half_rounds(played: int) -> int:
-    """Twice the number of rounds that finals usually take, once so many were played."""
-    return 2 * _USUAL_ROUNDS if played < FINAL_ROUNDS else played + MOST_ROUNDS
+    """Twice the number of rounds that finals usually take, once so many were played.
+
+    A final that is not decided after the first of them takes all of them, as a rule.
+    """
+    return 2 * (_USUAL_ROUNDS if played < FINAL_ROUNDS else MOST_ROUNDS)
 
 
 class _Final:

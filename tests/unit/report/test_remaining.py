@@ -59,13 +59,23 @@ def test_a_test_of_a_whole_model_takes_what_is_expected_and_its_rest_shrinks() -
     assert replay(slow, 151.0) == pytest.approx(39.5)
 
 
-def test_without_a_promising_candidate_whole_models_have_nothing_to_try() -> None:
-    begun, tried = searched(50, 100, 60.0, Workload(finals=0, models=2, models_s=50.0))
-    for best, models_s in ((None, 40.0), (1.5, 40.0), (1.01, 0.4)):
-        events = [begun, msgspec.structs.replace(tried, best=best)]
-        assert replay(events, 60.0) == pytest.approx(50 + models_s + 0.5)
-    compared = msgspec.structs.replace(begun, work=Workload(finals=0, models=2, models_s=50.0, forms=1))
-    assert replay([compared, msgspec.structs.replace(tried, best=1.0)], 60.0) == pytest.approx(50 + 40 + 0.5)
+@pytest.mark.parametrize(
+    ("models_s", "forms", "sure", "left_s"),
+    [
+        (50.0, 0, None, 40),
+        (50.0, 0, 1, 40),
+        (50.0, 0, 0, 0.4),
+        (50.0, 1, 0, 40),  # Forms are compared even if no config wins.
+        (None, 0, 2, 0.4 + 2 * 18),
+        (None, 0, 9, 0.4 + 3 * 18),
+    ],
+)
+def test_whole_models_take_time_if_a_config_may_win(
+    models_s: float | None, forms: int, sure: int | None, left_s: float
+) -> None:
+    work = Workload(finals=0, models=2, sources=3, models_s=models_s, forms=forms)
+    begun, tried = searched(50, 100, 60.0, work)
+    assert replay([begun, msgspec.structs.replace(tried, sure=sure)], 60.0) == pytest.approx(50 + left_s + 0.5)
 
 
 def test_the_fewest_rounds_are_played_though_their_time_is_up() -> None:
