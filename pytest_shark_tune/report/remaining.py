@@ -112,15 +112,15 @@ class Remaining:
         passed_s = now_s - self._work_s
         left_s = self._stage_left_s(now_s)
         if self._stage is Stage.EXTRACT or left_s is None:
-            return None if work.total_s is None else max(0.0, work.total_s - passed_s)
+            return work.total_s - passed_s if work.total_s is not None and work.total_s > passed_s else None
         place = _ORDER.index(self._stage)
         if place <= _ORDER.index(Stage.SEARCH):
             left_s = _at_most(left_s, work.search_s, passed_s) + self._finals_s(work)
+        least_s = self._least_finals_s(work, now_s)
         if place <= _ORDER.index(Stage.FINALS):
-            finals_s = _at_most(left_s, work.finals_s, passed_s)
-            left_s = max(finals_s, self._least_finals_s(now_s)) + self._models_s(work)
+            left_s = max(_at_most(left_s, work.finals_s, passed_s), least_s) + self._models_s(work)
         if place <= _ORDER.index(Stage.MODELS):
-            left_s = _at_most(left_s, work.total_s, passed_s) + _WRITE_S
+            left_s = max(_at_most(left_s, work.total_s, passed_s), least_s) + _WRITE_S
         return left_s
 
     def _stage_left_s(self, now_s: float) -> float | None:
@@ -145,11 +145,14 @@ class Remaining:
         usual_s = max(self._models_s(work) / of, (self._step_s - self._began_s) / max(done, 1.0))
         return max(0.0, (of - done) * usual_s - (now_s - self._step_s))
 
-    def _least_finals_s(self, now_s: float) -> float:
+    def _least_finals_s(self, work: Workload, now_s: float) -> float:
         """The rest of the fewest rounds, which are played even if their time is up."""
-        if self._stage is not Stage.FINALS or not self._part:
+        if _ORDER.index(self._stage) < _ORDER.index(Stage.FINALS):
+            is_overdue = work.total_s is not None and now_s - self._work_s >= work.total_s
+            return self._finals_s(work) * _FEWEST_ROUNDS / _ROUNDS if is_overdue and self._sure != 0 else 0.0
+        played = self._steps[0] / 2  # A round has two steps.
+        if self._stage is not Stage.FINALS or not played:
             return 0.0
-        played = self._part * _ROUNDS
         return (now_s - self._began_s) / played * max(0.0, _FEWEST_ROUNDS - played)
 
     def _finals_s(self, work: Workload) -> float:

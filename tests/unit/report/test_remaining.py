@@ -34,6 +34,11 @@ def test_a_limit_ends_each_stage_and_the_run() -> None:
     limited = Workload(finals=100, models=100, search_s=60.0, finals_s=80.0, total_s=100.0)
     assert replay(searched(100, 1000, 60.0, limited), 60.0) == pytest.approx(50.5)
     assert replay(searched(0, 1000, 10.0, limited), 10.0) == pytest.approx(100.0)
+    overdue_s = replay(searched(0, 1000, 10.0, limited), 120.0)
+    assert overdue_s is None, "nothing was tried yet"
+    overdue_s = replay(searched(100, 1000, 60.0, limited), 120.0)
+    assert overdue_s is not None
+    assert overdue_s > 60, "two rounds of finals are played all the same"
 
 
 def test_steps_of_the_extraction_say_nothing_about_the_rest_of_a_limited_run() -> None:
@@ -82,9 +87,7 @@ def test_the_fewest_rounds_are_played_though_their_time_is_up() -> None:
     work = Workload(finals=4, models=0, search_s=10.0, finals_s=20.0, total_s=25.0)
     events = [*searched(100, 100, 20.0, work), Event(s=20.0, stage=Stage.FINALS)]
     events.append(Event(s=60.0, stage=Stage.FINALS, done=2, of=14))
-    left_s = replay(events, 60.0)
-    assert left_s is not None
-    assert left_s == pytest.approx(0.5)
+    assert replay(events, 60.0) == pytest.approx(40.5)
     remaining = Remaining()
     for event in events:
         remaining.add(event)
