@@ -129,6 +129,7 @@ class RunProgress:
         elif result.form is not None or result.spec is not None:
             self._ended[Phase.SPEC] += 1
             self._add(Stage.MODELS, self._ended[Phase.SPEC], sum(self._tests[phase] for phase in _AFTER_FINALS))
+            self._detail = ""
 
     def left_s(self) -> float | None:
         """Return about how many seconds are left of the run; ``None`` before that can be told."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR
 from pytest_shark_tune.records.types import SizeRatio
 from pytest_shark_tune.report.tables import INDENT, named_rows, wrapped
-from pytest_shark_tune.results.summary import DispatchSummary, Summary, says_nothing
+from pytest_shark_tune.results.summary import DEFAULT_FAILED, DispatchSummary, Summary, says_nothing
 from pytest_shark_tune.system.units import format_us
 
 __all__ = ["describe_no_winner", "times_table"]
@@ -41,7 +41,7 @@ def describe_no_winner(row: DispatchSummary, *, is_dropped: bool = False) -> str
         return "won, and left out of the spec"
     best = row.best
     if best is None:
-        if row.baseline_us is None:
+        if row.baseline_us is None and row.reason.startswith(DEFAULT_FAILED):
             return "its default failed"
         return "its finalists failed" if row.finalists else "none tried" if not row.tried else "none faster"
     if says_nothing(best.ratio_low, best.ratio_high):

@@ -20,8 +20,18 @@ from pytest_shark_tune.results.funnel import Funnel, Loss
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 
-__all__ = ["BestFinalist", "DispatchSummary", "RunSummary", "Summary", "says_nothing", "write_summary"]
+__all__ = [
+    "DEFAULT_FAILED",
+    "BestFinalist",
+    "DispatchSummary",
+    "RunSummary",
+    "Summary",
+    "says_nothing",
+    "write_summary",
+]
 
+DEFAULT_FAILED = "the default config failed"
+"""The beginning of the reason of a dispatch whose default failed."""
 _SAYS_NOTHING = 8.0
 """The upper bound of an interval by its lower bound from which on it says nothing."""
 
@@ -171,7 +181,7 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
         baseline_us = (final.baseline_samples_us if final else ()) or (default.baseline_samples_us if default else ())
         reason = dropped or (final.reason if final else without_final)
         if winner is None and default is not None and default.state is not State.MEASURED:
-            reason = f"the default config failed: {default.state}: {default.reason}"
+            reason = f"{DEFAULT_FAILED}: {default.state}: {default.reason}"
         return cls(
             name=name,
             weight=weight,

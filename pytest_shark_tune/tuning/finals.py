@@ -196,7 +196,7 @@ class Finals:
         going = dict(finals)
         for number in _rounds(limit_s):
             count = "1 dispatch" if len(going) == 1 else f"{len(going)} dispatches"
-            text = f"round {number + 1} of {FINAL_ROUNDS} to {MOST_ROUNDS}, {count}"
+            text = f"round {number + 1} of at most {MOST_ROUNDS}, {count}"
             self.report(Step(text, Stage.FINALS, 2 * number, _half_rounds(number)))
             asked = [Entrants(by_name[name], final.going, tried[name]) for name, final in going.items()]
             for name, played in self.runner.round_of_all(asked, number, policy).items():

@@ -46,7 +46,8 @@ def next_steps(
     chosen = {record.model: record for record in summary.forms}
     has_won = bool(summary.improved) or not all(record.form.is_default for record in chosen.values())
     if not has_won and (more := _more(options, summary)):
-        yield "to try more", shlex.join(["pytest", *named_paths(config), "--tune", *_common(config), more])
+        given = [*_common(config), *_given(config, ("tune_out",))]
+        yield "to try more", shlex.join(["pytest", *named_paths(config), "--tune", *given, more])
     model = next((source for source in sources if source.is_model and source.path and has_won), None)
     if model is not None and (record := chosen.get(model.model_name)) is not None:
         path = record_path(spec.parent, record.model, record.target)

@@ -158,6 +158,9 @@ def test_a_default_that_failed_has_no_time(tmp_path: Path) -> None:
     row = msgspec.structs.replace(LOST, baseline_us=None, reason="the default config failed: run_failed: SIGSEGV")
     text = render(msgspec.structs.replace(SUMMARY, dispatches=(row,)), width=80, spec=tmp_path / "no", snapshots=())
     assert rows(text, LOST.name)[0] == ["-", "its default failed"]
+    left_out = msgspec.structs.replace(row, reason="its candidates were not all tried", finalists=0, tried=0)
+    text = render(msgspec.structs.replace(SUMMARY, dispatches=(left_out,)), width=80, spec=Path("no"), snapshots=())
+    assert rows(text, LOST.name)[0] == ["-", "none tried"]
 
 
 def test_finals_that_were_cut_are_provisional_and_told_once(tmp_path: Path) -> None:
