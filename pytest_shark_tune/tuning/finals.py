@@ -40,7 +40,7 @@ _LEAST_GAIN = 0.005
 _BEHIND = 1.2
 """A form that the best candidates leave so many times as slow as another one gets no finals of its own."""
 _FEWEST_ROUNDS = 2
-_USUAL_ROUNDS = 7
+_USUAL_ROUNDS = 8
 _SHORT_S, _FEW_FINALISTS = 6.0, 2
 _MOST_FINALISTS = 3 * FINALISTS
 """A final with less time than this measures fewer finalists."""
@@ -61,8 +61,11 @@ def _rounds(limit_s: float) -> Iterator[int]:
 
 
 def _half_rounds(played: int) -> int:
-    """Twice the number of rounds that finals usually take, once so many were played."""
-    return 2 * _USUAL_ROUNDS if played < FINAL_ROUNDS else played + MOST_ROUNDS
+    """Twice the number of rounds that finals usually take, once so many were played.
+
+    A final that is not decided after the first of them takes all of them, as a rule.
+    """
+    return 2 * (_USUAL_ROUNDS if played < FINAL_ROUNDS else MOST_ROUNDS)
 
 
 class _Final:
@@ -212,7 +215,7 @@ class Finals:
         going = dict(finals)
         for number in _rounds(limit_s):
             count = "1 dispatch" if len(going) == 1 else f"{len(going)} dispatches"
-            text = f"round {number + 1} of {FINAL_ROUNDS} to {MOST_ROUNDS}, {count}"
+            text = f"round {number + 1} of at most {MOST_ROUNDS}, {count}"
             self.report(Step(text, Stage.FINALS, 2 * number, _half_rounds(number)))
             asked = [
                 Entrants(by_name[name], final.going, tried[name], is_first=not final.rounds_played)

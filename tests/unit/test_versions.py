@@ -66,7 +66,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (5, "ac31d0f57b184ba1"),
+    "guard/plan.py GUARD_VERSION": (6, "ac31d0f57b184ba1"),
     "plan/make.py PLAN_VERSION": (6, "667b714455afdfcb"),
     "tuning/model/profile.py PROFILE_VERSION": (4, "25a55421f8972cb2"),
     "tuning/database.py DATABASE_VERSION": (4, "0768281a2016607c"),
