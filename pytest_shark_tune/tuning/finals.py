@@ -42,8 +42,9 @@ _BEHIND = 1.2
 _FEWEST_ROUNDS = 2
 _USUAL_ROUNDS = 8
 _SHORT_S, _FEW_FINALISTS = 6.0, 2
-_MOST_FINALISTS = 3 * FINALISTS
 """A final with less time than this measures fewer finalists."""
+_MOST_FINALISTS = 3 * FINALISTS
+"""How many candidates take their turn in a final whose finalists all fail."""
 _LEAST_ROUND_S, _LOADING_S = 0.25, 0.3
 """The least time that a round measures a dispatch, and the time that it takes to load and check it."""
 
