@@ -29,4 +29,4 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     is_open = getattr(option, "numprocesses", 0) is None and not option.tx
     if is_whole and is_open and not (option.usepdb or option.collectonly):
         option.numprocesses = len(os.sched_getaffinity(0))
-        option.dist = "worksteal"
+        option.dist = "loadfile"  # The fixtures of a module are made once.

@@ -94,15 +94,22 @@ def space(
                 }
             )
     for name, failure in failures:
-        click.echo(f"{name}: constraints made by the tuner: {failure}", err=True)
-    for each in left_out:
-        click.echo(f"{each.name}: {each.reason}", err=True)
+        _say(f"{name}: constraints made by the tuner: {failure}", is_error=True)
+    for untunable in left_out:
+        _say(f"{untunable.name}: {untunable.reason}", is_error=True)
     if as_json:
         print_json(rows)
         return
+    if not rows:
+        _say(f"{source}: none of its dispatches can be tuned for {compiler.target}")
+        return
     print_table(_COLUMNS, map(_cells, rows))
     for kind, meaning in explain_knobs(names):
-        click.echo("\n".join(wrapped(f"{kind}: {meaning}", terminal_width())))
+        _say(f"{kind}: {meaning}")
+
+
+def _say(sentence: str, *, is_error: bool = False) -> None:
+    click.echo("\n".join(wrapped(sentence, terminal_width())), err=is_error)
 
 
 def _add_failure(failures: list[tuple[str, str]], name: str, failure: str) -> None:

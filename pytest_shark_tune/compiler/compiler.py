@@ -336,13 +336,15 @@ class Compiler:
         # The source goes in by stdin, as the binary would hold its path, and equal code would differ.
         out = directory / _OUT
         read = self.flag_files
+        # A compiler that is killed leaves the files that it was linking, so these lie where they are removed.
+        env = environment() if _needs_quotes(directory) else {**environment(), "TMPDIR": os.fspath(directory)}
         try:
             done = process.run(
                 [self.tool, "-", *flags, *self.target.flags, *self.flags, "-o", os.fspath(out)],
                 timeout_s=self.timeout_s,
                 stdin=source,
                 memory_bytes=self.memory_bytes,
-                env=_environment_in(directory),
+                env=env,
             )
         except CommandFailed as error:
             _refuse_changed(read)
@@ -478,14 +480,6 @@ def environment() -> Mapping[str, str]:
     if _needs_quotes(temporary_directory()):
         env["TMPDIR"] = _PLAIN_DIRECTORY
     return env
-
-
-def _environment_in(directory: Path) -> Mapping[str, str]:
-    """The environment for a compiler whose own temporary files are to vanish with ``directory``.
-
-    A compiler that is killed leaves the files that it was linking.
-    """
-    return environment() if _needs_quotes(directory) else {**environment(), "TMPDIR": os.fspath(directory)}
 
 
 def _needs_quotes(path: Path) -> bool:

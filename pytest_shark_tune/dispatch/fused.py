@@ -1,4 +1,4 @@
-"""Fused dispatches: whether ops beside the root of a dispatch need a config of their own."""
+"""Fused dispatches: the ops beside the root of a dispatch, and whether they need a config of their own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from iree.compiler import ir
 
 from pytest_shark_tune.dispatch.mlir import ops_inside, parse_module, shared_context
 
-__all__ = ["has_other_reductions"]
+__all__ = ["has_other_reductions", "special_ops"]
 
-_FILL = "linalg.fill"
+_FILL, _GENERIC = "linalg.fill", "linalg.generic"
 
 
 def has_other_reductions(text: str) -> bool:
@@ -33,6 +33,20 @@ def has_other_reductions(text: str) -> bool:
             for place, op in enumerate(ops)
             if place != root
         )
+
+
+def special_ops(text: str) -> frozenset[str]:
+    """Return the names of the ops of a dispatch that compute tensors and are lowered by rules of their own.
+
+    A pack or a scatter that is fused with a root op decides which of its configs can be compiled. Elementwise ops do
+    not.
+
+    Args:
+        text: The text of the dispatch's benchmark module.
+    """
+    with shared_context():
+        module = parse_module(text)
+        return frozenset(op.name for op in ops_inside(module.operation) if _computes_tensors(op)) - {_GENERIC}
 
 
 def _computes_tensors(op: ir.Operation) -> bool:

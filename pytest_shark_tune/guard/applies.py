@@ -191,7 +191,10 @@ def _why_not_in(task: Task, guarded: GuardPlan, entry: GuardEntry, taken: Sequen
                 f"it is never reached on {task.name}: {', '.join(taken)} before it in the spec matches the same "
                 "op. Take one of the two out, or put this one in front"
             )
-    return f"its matcher does not match {task.name}, for which it was recorded: {_differences(task, guarded, entry)}"
+    return (
+        f"its matcher does not match {task.name}, for which it was recorded: {_differences(task, guarded, entry)}. If "
+        "the spec was edited, take it from version control again, or tune the dispatch again with --tune"
+    )
 
 
 def _why_missed(symbol: str, source: Source, application: _Application, guarded: GuardPlan, entry: GuardEntry) -> str:

@@ -19,6 +19,7 @@ from pytest_shark_tune.plan.types import Plan, Task
 from pytest_shark_tune.records.baseline import BaselineRecord, GoldenTime
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.snapshot import (
+    DIRECTORY,
     damaged_records,
     places_of,
     read_text,
@@ -36,7 +37,7 @@ from pytest_shark_tune.system.cache import content_key
 
 __all__ = ["GUARD_VERSION", "GuardEntry", "GuardPlan", "GuardedForm", "guard_key", "make_guard_plan"]
 
-GUARD_VERSION: Final = 5
+GUARD_VERSION: Final = 6
 """Which dispatches an entry is for, how static checks decide, and the form of a `GuardPlan` in the cache.
 
 Raise it if the same spec may get another plan, or a static check another verdict.
@@ -171,7 +172,7 @@ def guard_key(
         [GUARD_VERSION, ARTIFACT_VERSION, SPEC_VERSION],
         plan_key,
         str(spec_path),
-        read_text(spec_path),
+        _text(spec_path, forms),
         records_digest(spec_path),
         device_name,
         trusts_specs(),
@@ -199,20 +200,39 @@ def make_guard_plan(
     Raises:
         InputError: the spec cannot be read. A spec that does not parse is no error.
     """
-    spec = read_text(spec_path)
-    drafts = _named_apart(_drafts(spec_path, spec))
-    entries = _note_dropped(spec, [_localised(entry, device_name) for entry in _with_tasks(drafts, spec, plan.tasks)])
+    spec = _text(spec_path, forms)
+    drafts = _named_apart(_drafts(spec_path, spec)) if spec else ()
+    found = [_localised(entry, device_name) for entry in _with_tasks(drafts, spec, plan.tasks)]
+    entries = _with_note_on(spec_path, spec, found)
     entries = (*(_localised(form.entry, device_name) for form in forms.values()), *entries)
     key = guard_key(plan_key, spec_path, device_name, forms)
     return GuardPlan(key=key, spec_path=str(spec_path), spec=spec, entries=entries, plan=plan)
 
 
-def _note_dropped(spec: str, entries: Sequence[GuardEntry]) -> tuple[GuardEntry, ...]:
-    """Add a note on the ops of the spec that are left out to the first entry that parses."""
+def _text(spec_path: Path, forms: Mapping[str, GuardedForm]) -> str:
+    """The text of a spec; empty if only forms of models won.
+
+    Raises:
+        InputError: the spec cannot be read.
+    """
+    won_alone = bool(forms) and not any(form.record.spec for form in forms.values())
+    return "" if won_alone and not spec_path.exists() else read_text(spec_path)
+
+
+def _missing_records(spec_path: Path) -> Iterator[str]:
+    """Yield a note if a snapshot lacks its records. Other specs have none, as a rule."""
+    path = records_path(spec_path)
+    if spec_path.parent.name == DIRECTORY and not path.exists():
+        yield f"{path.name} is missing beside the snapshot: without it, no entry has a recorded speed to keep"
+
+
+def _with_note_on(spec_path: Path, spec: str, entries: Sequence[GuardEntry]) -> tuple[GuardEntry, ...]:
+    """Add a note on the whole spec to the first entry that parses: its records are missing, ops of it are left out."""
     parsed = next((entry for entry in entries if not entry.problem), None)
-    if parsed is None or not (left_out := dropped_prints(spec)):
+    notes = [*_missing_records(spec_path), *dropped_prints(spec)] if parsed is not None else []
+    if parsed is None or not notes:
         return tuple(entries)
-    noted = msgspec.structs.replace(parsed, note="; ".join(left_out))
+    noted = msgspec.structs.replace(parsed, note="; ".join(notes))
     return tuple(noted if entry is parsed else entry for entry in entries)
 
 

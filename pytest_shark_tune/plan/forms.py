@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from pytest_shark_tune.compiler.onnx import import_onnx
+from pytest_shark_tune.dispatch.fused import special_ops
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.forms.mlir_rewrites import rewrite_mlir
@@ -72,6 +73,10 @@ def part_of(plan: Plan, sources: Collection[str]) -> Plan:
 def joined_plan(plan: Plan, kept: Iterable[Plan]) -> Plan:
     """Join plans of sources and forms of models, so that equal dispatches are tuned once.
 
+    Two forms of one model share a root op only where the same special ops are fused with it. A config that fails
+    beside those of one form would be lost for the other, though only one form is kept. With several models one spec
+    has to hold for them all.
+
     Args:
         plan: The plan with all models as they are, which gives sources, kernels and dispatches that cannot be tuned.
         kept: The plans with the dispatches that are tuned.
@@ -81,12 +86,16 @@ def joined_plan(plan: Plan, kept: Iterable[Plan]) -> Plan:
     untunable = {(entry.source, entry.name): entry for entry in plan.untunable}
     names: dict[str, tuple[object, ...]] = {}
     defaults: list[Task] = []
+    kept = tuple(kept)
+    is_one_model = len({source.model_name for part in kept for source in part.sources}) == 1
     for part in kept:
         defaults += part.defaults
         sources |= {source.name: source for source in part.sources}
         untunable |= {(entry.source, entry.name): entry for entry in part.untunable}
         for task in part.tasks:
-            key = (task.dispatch.root.structure, task.dispatch.members[0].module.flags)
+            modules = [member.module for member in task.dispatch.members]
+            fused = {special_ops(module.text) for module in modules} if is_one_model else ()
+            key = (task.dispatch.root.structure, modules[0].flags, frozenset(fused))
             known = tasks.get(key)
             if known is None:
                 tasks[key] = _with_own_name(task, key, names)

@@ -46,6 +46,10 @@ _REACHED = 2.0
 """The time of a tuned dispatch by the least that the device's limits leave, as most matrix products reach it."""
 
 
+_LOST = 0.25
+"""The gains that may be left out of a tuned model, by the time that may be left out of the model by default."""
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of a source's function goes."""
 
@@ -70,6 +74,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         """The time of a call that is none of its dispatches', in microseconds; 0 if the model was not measured."""
         return max(0.0, (self.model_us or self.dispatches_us) - self.dispatches_us)
 
+    @property
+    def calls(self) -> int:
+        """The number of calls of dispatches."""
+        return sum(part.calls for part in self.shares)
+
     def time_us(self, dispatch: str) -> float:
         """Return the time of that dispatch in a call of the model; 0 if it is unknown."""
         return sum(part.time_us for part in self.shares if part.dispatch == dispatch)
@@ -79,7 +88,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
         These are the fewest that make up ``share`` of the time by default. If they may become much faster, the others
         make up more of the tuned model. So those that may gain most are added, until the gains that are left out make
-        up no more than 1 - ``share`` of the tuned model's time.
+        up no more than a quarter of 1 - ``share`` of the tuned model's time.
         """
         names = []
         so_far = 0.0
@@ -91,7 +100,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         left_out = sum(part.gain_us for part in self.shares[len(names) :])
         tuned_us = self.dispatches_us + self.outside_us - sum(part.gain_us for part in self.shares)
         for part in sorted(self.shares[len(names) :], key=lambda part: -part.gain_us):
-            if left_out <= (1 - share) * tuned_us:
+            if left_out <= _LOST * (1 - share) * tuned_us:
                 break
             left_out -= part.gain_us
             names.append(part.dispatch)

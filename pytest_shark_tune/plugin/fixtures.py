@@ -32,21 +32,30 @@ __all__ = [
 SESSION_KEY: pytest.StashKey[Session] = pytest.StashKey()
 GUARD_KEY: pytest.StashKey[CaseEvaluator] = pytest.StashKey()
 """The session and, in guard mode, the evaluator of this process, in the stash of pytest's config."""
+_NOT_MARKED = "this fixture of pytest-shark-tune is for tests that are marked with pytest.mark.tune"
+_NO_SESSION = (
+    "this test takes a fixture of pytest-shark-tune, and the run neither tunes nor guards: mark the test with "
+    "pytest.mark.tune, or run it with --tune"
+)
 
 
 @pytest.fixture(scope="session")
 def tune_session(pytestconfig: pytest.Config) -> Session:
-    """The running session: compiler, cache and devices."""
-    return pytestconfig.stash[SESSION_KEY]
+    """The session of a run that tunes or guards: its compiler, cache and devices."""
+    session = pytestconfig.stash.get(SESSION_KEY, None)
+    if session is None:
+        pytest.fail(_NO_SESSION, pytrace=False)
+    return session
 
 
 @pytest.fixture
 def candidate(request: pytest.FixtureRequest) -> TuningCase:
-    """The tuning case of this test; the plugin parametrizes it from the ``tune`` marker."""
+    """The candidate of a test that is marked ``tune``: its dispatch, its config and its knobs."""
     from pytest_shark_tune.plugin.cases import TuningCase
 
-    case = request.param
-    assert isinstance(case, TuningCase)
+    case = getattr(request, "param", None)
+    if not isinstance(case, TuningCase):
+        pytest.fail(_NOT_MARKED, pytrace=False)
     if case.problem:
         pytest.fail(case.problem, pytrace=False)
     return case
@@ -54,7 +63,7 @@ def candidate(request: pytest.FixtureRequest) -> TuningCase:
 
 @pytest.fixture
 def tune_kernel(candidate: TuningCase, tune_session: Session) -> KernelStages:
-    """Compiles and compares a custom task's configs, for a suite's own ``artifact`` and ``measurement``."""
+    """The stages of a `CustomTask`, for a suite that overrides ``artifact`` or ``measurement``."""
     from pytest_shark_tune.plugin.kernels import KernelStages
 
     return KernelStages(tune_session, candidate)
@@ -62,7 +71,7 @@ def tune_kernel(candidate: TuningCase, tune_session: Session) -> KernelStages:
 
 @pytest.fixture
 def tune_dispatch(candidate: TuningCase, tune_session: Session, pytestconfig: pytest.Config) -> DispatchStages:
-    """Compiles and measures IREE's dispatches, for a suite's own ``artifact`` and ``measurement``."""
+    """The stages of IREE's dispatches, for a suite that overrides ``artifact`` or ``measurement``."""
     from pytest_shark_tune.plugin.stages import DispatchStages
 
     guard = pytestconfig.stash[GUARD_KEY].stage if candidate.guarded is not None else None
@@ -71,23 +80,25 @@ def tune_dispatch(candidate: TuningCase, tune_session: Session, pytestconfig: py
 
 @pytest.fixture
 def artifact(tune_dispatch: DispatchStages) -> Artifact | None:
-    """The compiled candidate; ``None`` for finals and for the spec, which compile while they measure.
+    """The compiled candidate, or ``None`` for finals and for the spec.
 
-    In guard mode the candidate is a spec entry's config, and it is ``None`` for a check that needs no device.
+    Those compile while they measure. In guard mode the candidate is a spec entry's config, and it is ``None`` for a
+    check that needs no device.
     """
     return tune_dispatch.build()
 
 
 @pytest.fixture
 def measurement(tune_dispatch: DispatchStages, artifact: Artifact | None) -> Result | None:
-    """The candidate's time beside the default's, after a check of its result; a record for finals and for the spec.
+    """The candidate's time beside the default's, after a check of its results.
 
-    In guard mode it is the verdict of the check. In a run that stops after compiling it is ``None``.
+    It is a record for finals and for the spec. In guard mode it is the verdict of the check. In a run that stops after
+    compiling it is ``None``.
     """
     return tune_dispatch.measure(artifact)
 
 
 @pytest.fixture
 def tuned(measurement: Result | None) -> Result | None:
-    """The measurement. A test that takes this fixture alone goes through all stages."""
+    """The candidate after all stages: the value of ``measurement``."""
     return measurement

@@ -48,10 +48,20 @@ def response_path(record: Path) -> Path:
 def find_forms(spec: Path) -> tuple[FormRecord, ...]:
     """Return the records of forms beside a spec that are for it, sorted by the name of the file.
 
+    A run in which forms won, and no config of a dispatch, writes no spec. Without the file of a spec these are the
+    records with the name that the spec would have, unless they are of the default form.
+
     Raises:
         InputError: a record cannot be read, or brings a flag or a rewrite that no file may bring.
     """
-    return tuple(record for record in _records_in(spec.parent) if record.spec == spec.name)
+    stem = None if spec.exists() else _file_name(spec.stem)
+    return tuple(record for record in _records_in(spec.parent) if _is_for(record, spec.name, stem))
+
+
+def _is_for(record: FormRecord, name: str, stem: str | None) -> bool:
+    """Whether a record names a spec; without a spec, also whether a form that won alone has the ``stem``."""
+    won_alone = not record.spec and not record.form.is_default
+    return record.spec == name or (won_alone and record.stem == stem)
 
 
 def forms_of_models(directory: Path, target: str) -> dict[str, tuple[Form, ...]]:
@@ -95,8 +105,10 @@ def _check_form(record: FormRecord, name: str) -> None:
         InputError: a flag may do more than choose how code is made, or the spec lies in another directory. The message
             names the file ``name``.
     """
-    if record.spec != Path(record.spec).name or record.stem != _file_name(record.stem):
+    if record.spec != Path(record.spec).name:
         raise InputError(f"{name} is refused: the spec of a form lies beside it, and it names {record.spec!r}")
+    if record.stem != _file_name(record.stem):
+        raise InputError(f"{name} is refused: its stem {record.stem!r} is no part of a file's name")
     Target.parse(record.target)
     if not trusts_specs():
         check_flags((*record.form.flags, *record.compile_flags), name, why_not_plain)

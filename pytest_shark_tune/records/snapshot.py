@@ -23,6 +23,7 @@ from pytest_shark_tune.system import files, journal
 from pytest_shark_tune.system.lock import FileLock
 
 __all__ = [
+    "DIRECTORY",
     "check_snapshots",
     "damaged_records",
     "find_snapshots",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # Records are plain data: reading them loads no bindings.
     from pytest_shark_tune.search_space.candidate import Candidate
 
 __all__ = [
+    "NO_ENTRY",
     "SCHEMA",
     "FinalRecord",
     "Finalist",
@@ -309,6 +310,10 @@ class FinalRecord(msgspec.Struct, frozen=True, kw_only=True):
     def finalist(self, identifier: str) -> Finalist:
         """Return the finalist of that id."""
         return next(finalist for finalist in self.finalists if finalist.id == identifier)
+
+
+NO_ENTRY = "the spec has no entry for it"
+"""The note on a source of whose dispatches none won."""
 
 
 class SourceCheck(msgspec.Struct, frozen=True, kw_only=True):

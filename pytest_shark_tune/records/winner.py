@@ -82,13 +82,15 @@ def declare_winner(finalists: Iterable[Finalist], simplicity: Callable[[str], tu
         finalists: the finalists.
         simplicity: returns a value for an id that is smaller for a simpler config.
     """
+    finalists = tuple(finalists)
     measured = [
         finalist
         for finalist in finalists
         if finalist.state is State.MEASURED and None not in (finalist.ratio, finalist.ratio_low, finalist.ratio_high)
     ]
     if not measured:
-        return None, NONE_FASTER
+        failed = next((finalist.reason for finalist in finalists if finalist.state is not State.MEASURED), "")
+        return None, f"its finalists failed: {failed.splitlines()[0]}" if failed else NONE_FASTER
     fastest = max(measured, key=lambda finalist: finalist.ratio or 0)
     sure = [finalist for finalist in measured if (finalist.ratio_low or 0) > 1 + NOISE_FLOOR]
     if not sure:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import SourceCheck
-from pytest_shark_tune.results.summary import Summary
+from pytest_shark_tune.results.summary import Summary, says_nothing
 from pytest_shark_tune.system.units import format_us
 
 __all__ = ["answers", "warnings"]
@@ -17,9 +17,10 @@ _NAMED = 3
 
 def answers(summary: Summary) -> Iterator[str]:
     """Yield sentences that say how much faster what became."""
-    unproven = summary.unproven
-    won = [row for row in summary.improved if row.name not in unproven]
-    count = len(summary.dispatches)
+    in_use = {row.name for row in summary.in_use}
+    unproven = {name: check for name, check in summary.unproven.items() if name in in_use}
+    won = [row for row in summary.improved if row.name in in_use and row.name not in unproven]
+    count = len(in_use)
     are = "is" if 1 in (len(won), count) else "are"
     answer = f"{len(won)} of {count} {'dispatch' if count == 1 else 'dispatches'} {are} faster"
     fastest = max(won, key=lambda row: row.speedup or 0.0, default=None)
@@ -54,6 +55,8 @@ def _whole(name: str, measured: FormRecord | SourceCheck) -> str:
         bounds = f" ({measured.ratio_low:.2f} to {measured.ratio_high:.2f})"
         proof = "" if measured.ratio_low > 1 else ": unproven, since the interval holds 1"
         proof = ": slower" if measured.ratio_high < 1 else proof
+        if says_nothing(measured.ratio_low, measured.ratio_high):
+            bounds, proof = "", ": unproven, since its few rounds differ too much"
     return f"{name} as a whole: {measured.ratio:.2f}x{bounds}{times}{proof}."
 
 

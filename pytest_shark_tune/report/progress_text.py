@@ -19,6 +19,8 @@ from pytest_shark_tune.system.units import format_s
 
 __all__ = ["RunProgress"]
 
+_SURE = 1.05
+"""A candidate whose ratio is larger for sure wins the final of its dispatch, as a rule."""
 _AFTER_FINALS = (Phase.FORM_FINAL, Phase.SPEC, Phase.END_TO_END)
 
 
@@ -41,6 +43,7 @@ class RunProgress:
         self._tried = 0
         self._detail = ""
         self._best: dict[str, float] = {}
+        self._sure: set[str] = set()
         self.events: list[Event] = []
 
     @property
@@ -58,18 +61,26 @@ class RunProgress:
         if budget.total_s is not None:
             self._add(Stage.EXTRACT, work=Workload(finals=0, models=0, total_s=budget.left_s))
 
-    def begin_search(self, tests: Counter[Phase], budget: TimeBudget, *, models_s: float | None, devices: int) -> None:
+    def begin_search(
+        self, tests: Counter[Phase], budget: TimeBudget, *, ops: int, models_s: float | None, devices: int
+    ) -> None:
         """Begin to try candidates; the rest of the run is known from now on.
 
         Args:
             tests: the number of tests of each phase.
             budget: the time of the run.
+            ops: the number of single ops that are tuned.
             models_s: the seconds that whole models take at the end, 0 without models; ``None`` if unknown.
             devices: the number of devices.
         """
         self._tests = tests
         work = Workload(
-            finals=tests[Phase.FINAL], models=sum(tests[phase] for phase in _AFTER_FINALS), devices=max(1, devices)
+            finals=tests[Phase.FINAL],
+            models=sum(tests[phase] for phase in _AFTER_FINALS),
+            sources=ops + tests[Phase.END_TO_END],
+            forms=tests[Phase.FORM_FINAL],
+            models_s=models_s,
+            devices=max(1, devices),
         )
         if budget.total_s is not None:
             search_s = budget.for_trying_s(models_s)
@@ -87,6 +98,8 @@ class RunProgress:
         """Note a record of an earlier run: it costs no time, and may be the best so far."""
         if record.state is State.MEASURED and record.id != DEFAULT_ID and record.ratio is not None:
             self._best[record.dispatch] = max(record.ratio, self._best.get(record.dispatch, 1.0))
+            if (record.ratio_low or 0.0) > _SURE:
+                self._sure.add(record.dispatch)
 
     def add_record(self, record: Record, *, waiting: int) -> None:
         """Take in the record of a candidate; ``waiting`` candidates of all dispatches may yet be tried."""
@@ -96,7 +109,7 @@ class RunProgress:
         # A search picks the luckiest of many measurements, which the final will not quite reach.
         found = f"best about {best:.1f}x" if best > 1 else "none faster yet"
         self._detail = f"{found} ({record.dispatch})"
-        self._add(Stage.SEARCH, self._tried, self._tried + waiting)
+        self._add(Stage.SEARCH, self._tried, self._tried + waiting, sure=len(self._sure))
 
     def add_step(self, step: Step) -> None:
         """Take in a step of a stage, as a process of the run reports it."""
@@ -116,6 +129,7 @@ class RunProgress:
         elif result.form is not None or result.spec is not None:
             self._ended[Phase.SPEC] += 1
             self._add(Stage.MODELS, self._ended[Phase.SPEC], sum(self._tests[phase] for phase in _AFTER_FINALS))
+            self._detail = ""
 
     def left_s(self) -> float | None:
         """Return about how many seconds are left of the run; ``None`` before that can be told."""
@@ -130,7 +144,9 @@ class RunProgress:
         left = f", about {format_s(left_s)} left" if left_s is not None and left_s >= 1 else ""
         return f"{self.stage}{count}{left}{f': {self._detail}' if self._detail else ''}"
 
-    def _add(self, stage: Stage, done: float = 0, of: float = 0, work: Workload | None = None) -> None:
-        event = Event(s=round(self.passed_s, 3), stage=stage, done=done, of=of, work=work)
+    def _add(
+        self, stage: Stage, done: float = 0, of: float = 0, *, work: Workload | None = None, sure: int | None = None
+    ) -> None:
+        event = Event(s=round(self.passed_s, 3), stage=stage, done=done, of=of, work=work, sure=sure)
         self._remaining.add(event)
         self.events.append(event)

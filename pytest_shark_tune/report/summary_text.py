@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from pytest_shark_tune.dispatch.types import Untunable
 from pytest_shark_tune.records.draft import is_of_starter
-from pytest_shark_tune.records.types import SourceCheck
+from pytest_shark_tune.records.types import NO_ENTRY, SourceCheck
 from pytest_shark_tune.records.winner import NONE_FASTER
 from pytest_shark_tune.report.answers import answers
 from pytest_shark_tune.report.config_text import config_lines
@@ -121,8 +121,10 @@ def _notes(summary: Summary) -> Iterator[str]:
             "Stop other programs, keep the clock from varying (the governor `performance`), or give the finals more "
             "time (--tune-time). `note` in records.jsonl and finals.jsonl says by how much it changed"
         )
+    in_table = {source for row in summary.dispatches for source in row.sources}
     for source in summary.sources if summary.improved or summary.dropped else ():
-        if note := _source_note(source):
+        says_no_more = source.note == NO_ENTRY and source.source in in_table
+        if (note := _source_note(source)) and not says_no_more:
             yield note
     yield from _failed_steps(summary)
     yield from _profile_notes(summary)

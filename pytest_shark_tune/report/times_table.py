@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pytest_shark_tune.measurement.timing import NOISE_FLOOR
 from pytest_shark_tune.records.types import SizeRatio
 from pytest_shark_tune.report.tables import INDENT, named_rows, wrapped
-from pytest_shark_tune.results.summary import DispatchSummary, Summary
+from pytest_shark_tune.results.summary import DEFAULT_FAILED, DispatchSummary, Summary, says_nothing
 from pytest_shark_tune.system.units import format_us
 
 __all__ = ["describe_no_winner", "times_table"]
@@ -41,9 +41,12 @@ def describe_no_winner(row: DispatchSummary, *, is_dropped: bool = False) -> str
         return "won, and left out of the spec"
     best = row.best
     if best is None:
-        if row.baseline_us is None:
+        if row.baseline_us is None and row.reason.startswith(DEFAULT_FAILED):
             return "its default failed"
         return "its finalists failed" if row.finalists else "none tried" if not row.tried else "none faster"
+    if says_nothing(best.ratio_low, best.ratio_high):
+        after = f" after {best.rounds} rounds" if best.rounds else ""
+        return f"{best.ratio:.2f}x, undecided{after}"
     verdict = "too noisy" if best.ratio_low <= 1 else "too small a gain"
     verdict = "no gain" if best.ratio <= 1 + NOISE_FLOOR else verdict
     return f"{best.ratio:.2f}x, {verdict} ({best.ratio_low:.2f} to {best.ratio_high:.2f})"

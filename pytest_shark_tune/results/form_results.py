@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.plan.types import FormResult
-from pytest_shark_tune.records.form_files import write_form, wrong_part_path
+from pytest_shark_tune.records.form_files import record_path, write_form, wrong_part_path
 from pytest_shark_tune.results.run_results import RunResults
 from pytest_shark_tune.system import journal
 
@@ -21,12 +21,14 @@ def write_forms(
 ) -> list[Path]:
     """Write the record and the response file of every model whose forms were compared.
 
+    Beside a suite a model that stays as it is gets no files: the default form without a spec is nothing to keep.
+
     Args:
         results: The results of the run.
         spec: The spec that the files belong to. It may be missing, if nothing won.
         stem: The part of the files' names behind the model's.
         flags: The user's flags for iree-compile.
-        plans: The keys of the plans whose models are written; all of them by default.
+        plans: The keys of the plans of a suite, whose models are written; the models of all plans by default.
 
     Returns:
         The paths of the response files.
@@ -38,6 +40,9 @@ def write_forms(
     paths = []
     for key, record in results.forms.values():
         if plans is not None and key not in plans:
+            continue
+        was_written = record_path(spec.parent, record.model, stem).exists()
+        if plans is not None and record.form.is_default and not spec.exists() and not was_written:
             continue
         only_by_us = spec.exists() and (record.source in late or not Target.parse(record.target).loads_specs)
         whole = msgspec.structs.replace(record, only_by_shark_tune=only_by_us)

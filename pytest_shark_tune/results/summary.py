@@ -20,7 +20,25 @@ from pytest_shark_tune.results.funnel import Funnel, Loss
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 
-__all__ = ["BestFinalist", "DispatchSummary", "RunSummary", "Summary", "write_summary"]
+__all__ = [
+    "DEFAULT_FAILED",
+    "BestFinalist",
+    "DispatchSummary",
+    "RunSummary",
+    "Summary",
+    "says_nothing",
+    "write_summary",
+]
+
+DEFAULT_FAILED = "the default config failed"
+"""The beginning of the reason of a dispatch whose default failed."""
+_SAYS_NOTHING = 8.0
+"""The upper bound of an interval by its lower bound from which on it says nothing."""
+
+
+def says_nothing(low: float, high: float) -> bool:
+    """Return whether an interval is too wide to say anything: two rounds that differ by a tenth make such a one."""
+    return high > _SAYS_NOTHING * low
 
 
 class BestFinalist(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,12 +48,20 @@ class BestFinalist(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float
     ratio_low: float
     ratio_high: float
+    rounds: int = 0
+    """The number of the final's rounds; 0 in a summary of an earlier release."""
 
     @classmethod
     def of(cls, final: FinalRecord) -> BestFinalist | None:
         """Return the finalist with the largest ratio; ``None`` if none was measured."""
         found = [
-            cls(id=known.id, ratio=known.ratio, ratio_low=known.ratio_low, ratio_high=known.ratio_high)
+            cls(
+                id=known.id,
+                ratio=known.ratio,
+                ratio_low=known.ratio_low,
+                ratio_high=known.ratio_high,
+                rounds=final.rounds,
+            )
             for known in final.finalists
             if known.ratio is not None and known.ratio_low is not None and known.ratio_high is not None
         ]
@@ -155,7 +181,7 @@ class DispatchSummary(msgspec.Struct, frozen=True, kw_only=True):
         baseline_us = (final.baseline_samples_us if final else ()) or (default.baseline_samples_us if default else ())
         reason = dropped or (final.reason if final else without_final)
         if winner is None and default is not None and default.state is not State.MEASURED:
-            reason = f"the default config failed: {default.state}: {default.reason}"
+            reason = f"{DEFAULT_FAILED}: {default.state}: {default.reason}"
         return cls(
             name=name,
             weight=weight,
@@ -208,6 +234,16 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The chosen forms of models, with the forms that they were compared with."""
     tried_forms: tuple[FormResult, ...] = ()
     """The forms of models that were compiled whole and timed untuned."""
+
+    @property
+    def in_use(self) -> list[DispatchSummary]:
+        """The dispatches of the models as they are used.
+
+        A model was tuned in several forms. Dispatches that only the forms have that were not chosen are left out.
+        """
+        models, chosen = {record.model for record in self.forms}, {record.source for record in self.forms}
+        others = {result.source for result in self.tried_forms if result.model in models} - chosen
+        return [row for row in self.dispatches if not row.sources or not others.issuperset(row.sources)]
 
     @property
     def improved(self) -> list[DispatchSummary]:

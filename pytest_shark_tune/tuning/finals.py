@@ -16,7 +16,13 @@ from pytest_shark_tune.measurement.timing import FINAL, FINAL_ROUNDS, MOST_ROUND
 from pytest_shark_tune.plan.costs import slow_sources
 from pytest_shark_tune.plan.types import AnyTask, Plan, Stage, Step, Task
 from pytest_shark_tune.records.types import Finalist, FinalRecord, Record
-from pytest_shark_tune.records.winner import choose_finalists, declare_winner, provisional_winner, simplicity
+from pytest_shark_tune.records.winner import (
+    FINALISTS,
+    choose_finalists,
+    declare_winner,
+    provisional_winner,
+    simplicity,
+)
 from pytest_shark_tune.search_space.candidate import DEFAULT_ID
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.system.budget import TimeBudget
@@ -34,9 +40,11 @@ _LEAST_GAIN = 0.005
 _BEHIND = 1.2
 """A form that the best candidates leave so many times as slow as another one gets no finals of its own."""
 _FEWEST_ROUNDS = 2
-_USUAL_ROUNDS = 7
+_USUAL_ROUNDS = 8
 _SHORT_S, _FEW_FINALISTS = 6.0, 2
 """A final with less time than this measures fewer finalists."""
+_MOST_FINALISTS = 3 * FINALISTS
+"""How many candidates take their turn in a final whose finalists all fail."""
 _LEAST_ROUND_S, _LOADING_S = 0.25, 0.3
 """The least time that a round measures a dispatch, and the time that it takes to load and check it."""
 
@@ -54,8 +62,11 @@ def _rounds(limit_s: float) -> Iterator[int]:
 
 
 def _half_rounds(played: int) -> int:
-    """Twice the number of rounds that finals usually take, once so many were played."""
-    return 2 * _USUAL_ROUNDS if played < FINAL_ROUNDS else played + MOST_ROUNDS
+    """Twice the number of rounds that finals usually take, once so many were played.
+
+    A final that is not decided after the first of them takes all of them, as a rule.
+    """
+    return 2 * (_USUAL_ROUNDS if played < FINAL_ROUNDS else MOST_ROUNDS)
 
 
 class _Final:
@@ -64,11 +75,13 @@ class _Final:
     Args:
         finalists: The ids of the finalists, fastest first.
         limit_s: The seconds for it. If they are few, it has fewer finalists.
+        others: The ids of the next candidates, fastest first. If all finalists fail, they take their places.
     """
 
-    def __init__(self, finalists: Sequence[str], limit_s: float) -> None:
+    def __init__(self, finalists: Sequence[str], limit_s: float, others: Sequence[str] = ()) -> None:
         most = _FEW_FINALISTS if limit_s < _SHORT_S else len(finalists)
         self.rounds: dict[str, list[Measurement]] = {name: [] for name in finalists[:most]}
+        self._others = [*finalists[most:], *others]
         self.failed: dict[str, CandidateFailed] = {}
         self.is_cut = len(finalists) > most
         self.rounds_played = 0
@@ -101,6 +114,11 @@ class _Final:
             self.rounds[name].append(measurement)
         known = [self.rounds[name] for name in played.measured]
         self._is_decided = self.rounds_played >= FINAL_ROUNDS and is_decided(known)
+        if not self.going and self._others:
+            # A candidate is tried in one dispatch of a group, and may fail in another one.
+            following, self._others = self._others[:FINALISTS], self._others[FINALISTS:]
+            self.rounds |= {name: [] for name in following}
+            self.rounds_played = 0
 
 
 def _policy_for(share_s: float) -> Policy:
@@ -135,6 +153,11 @@ class Finals:
         return choose_finalists(
             self._records(task), incumbent=self.run.incumbent(task.name), starter=self.run.starter(task.name)
         )
+
+    def _final(self, task: AnyTask, limit_s: float) -> _Final:
+        finalists = self.finalists(task)
+        ranked = choose_finalists(self._records(task), _MOST_FINALISTS)
+        return _Final(finalists, limit_s, [name for name in ranked if name not in finalists])
 
     def hold(self, task: Task, plan: Plan) -> FinalRecord:
         """Return the final of a dispatch of ``plan``, which is held together with those of its other dispatches.
@@ -187,15 +210,18 @@ class Finals:
         """Hold the finals of dispatches in rounds over all of them."""
         share_s = limit_s / max(1, len(tasks))
         policy = _policy_for(share_s)
-        finals = {task.name: _Final(self.finalists(task), share_s) for task in tasks}
+        finals = {task.name: self._final(task, share_s) for task in tasks}
         by_name = {task.name: task for task in tasks}
         tried = {task.name: self._tried_on_edges(task) for task in tasks}
         going = dict(finals)
         for number in _rounds(limit_s):
             count = "1 dispatch" if len(going) == 1 else f"{len(going)} dispatches"
-            text = f"round {number + 1} of {FINAL_ROUNDS} to {MOST_ROUNDS}, {count}"
+            text = f"round {number + 1} of at most {MOST_ROUNDS}, {count}"
             self.report(Step(text, Stage.FINALS, 2 * number, _half_rounds(number)))
-            asked = [Entrants(by_name[name], final.going, tried[name]) for name, final in going.items()]
+            asked = [
+                Entrants(by_name[name], final.going, tried[name], is_first=not final.rounds_played)
+                for name, final in going.items()
+            ]
             for name, played in self.runner.round_of_all(asked, number, policy).items():
                 if isinstance(played, CandidateFailed):
                     del going[name], finals[name]
@@ -283,18 +309,18 @@ class Finals:
             play: plays a round.
             limit_s: the seconds that the final may take.
         """
-        final = _Final(self.finalists(task), limit_s)
-        for number in _rounds(limit_s):
+        final = self._final(task, limit_s)
+        for _ in _rounds(limit_s):
             if final.is_over:
                 break
-            final.add(play(final.going, number))
+            final.add(play(final.going, final.rounds_played))
         final.is_cut |= not final.is_over
         return self._record_of(task, final)
 
     def _record_of(self, task: AnyTask, final: _Final, usual: float = 0.0) -> FinalRecord:
         """The record of a final, which is provisional if the time cut it."""
         record = self._record(task, tuple(final.rounds), final.joined(usual), final.failed)
-        if not final.is_cut:
+        if not (final.is_cut and final.going):
             return record
         cut = f"provisional: its final was cut after {record.rounds} rounds (--tune-time)"
         reason = "; ".join(filter(None, [cut, record.reason]))

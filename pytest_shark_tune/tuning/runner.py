@@ -51,6 +51,8 @@ class Entrants(NamedTuple):
     """The ids of the finalists."""
     tried_on_edges: Collection[str] = ()
     """The ids of those whose trial has compared their results on special values."""
+    is_first: bool | None = None
+    """Whether this is their first round. By default that is the round with number 0."""
 
 
 class RoundResult(NamedTuple):
@@ -215,8 +217,8 @@ class Runner:
                         busy[0] = task.default.id
                         measured = {}
                         if len(built[name]) > 1:
-                            tried = entered[name].tried_on_edges
-                            measured = self._compare_all(child, task, built[name], policy, number, busy, tried)
+                            entrants = entered[name]
+                            measured = self._compare_all(child, entrants, built[name], policy, number, busy)
                             _unload(child, task, built[name])
                         results[name] = RoundResult(measured, failed[name])
                         waiting.pop()
@@ -273,7 +275,7 @@ class Runner:
         built = dict(zip((task.default.id, _CANDIDATE), self._pair(task, candidate, artifact), strict=True))
         busy = [task.default.id]
         with self._against_default(busy) as child:
-            return self._compare_all(child, task, built, timing.GUARD_ROUND, number, busy)[_CANDIDATE]
+            return self._compare_all(child, Entrants(task, ()), built, timing.GUARD_ROUND, number, busy)[_CANDIDATE]
 
     def reserve(self, task: Task, records: Iterable[Record]) -> None:
         """Claim the binaries that earlier runs measured, as ``records`` say, for the candidates that had them.
@@ -315,19 +317,19 @@ class Runner:
     def _compare_all(
         self,
         child: DeviceChild,
-        task: Task,
+        entrants: Entrants,
         built: Mapping[str, list[Artifact]],
         policy: timing.Policy,
         number: int,
         busy: list[str],
-        tried_on_edges: Collection[str] = (),
     ) -> dict[str, timing.Measurement]:
         """Load, check and compare; ``busy`` always has the name of the candidate that the child is busy with.
 
-        In the first round results are compared on special values, too, but for the first member of the group where that
-        was done when the candidate was tried.
+        In their first round results are compared on special values, too, but for the first member of the group where
+        that was done when the candidate was tried.
         """
-        default = task.default.id
+        task, default = entrants.task, entrants.task.default.id
+        is_first = entrants.is_first if entrants.is_first is not None else not number
         for index, member in enumerate(task.dispatch.members):
             for name, artifacts in built.items():
                 busy[0] = name
@@ -337,7 +339,7 @@ class Runner:
                     child.store_reference(key, reference, self._seed + 1 + number)
                 else:
                     self._check_result(child, key, reference, task.dispatch, member, RUN_TIMEOUT_S)
-                    if not number and (index or name not in tried_on_edges):
+                    if is_first and (index or name not in entrants.tried_on_edges):
                         self._check_edges(child, key, reference, task.dispatch, member, RUN_TIMEOUT_S)
 
         def run_of(name: str, members: Mapping[int, Member]) -> Callable[[int], float]:

@@ -18,7 +18,7 @@ from pytest_shark_tune.measurement.timing import Measurement
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Stage, Step
 from pytest_shark_tune.records.draft import Draft, is_of_starter, spec_of
-from pytest_shark_tune.records.types import FinalRecord, SourceCheck, SpecRecord
+from pytest_shark_tune.records.types import NO_ENTRY, FinalRecord, SourceCheck, SpecRecord
 from pytest_shark_tune.spec.apply import Application, SpecNotApplicable, apply_spec
 from pytest_shark_tune.system import journal
 from pytest_shark_tune.tuning.acceptance import model_tolerance
@@ -114,7 +114,7 @@ class Verifier:
                 return _record(draft, (check,), dropped, model=source.name)
             dropped |= bad
             draft = draft.without(bad)
-        note = "no entry of the spec pays in the whole of it" if dropped else "the spec has no entry for it"
+        note = "no entry of the spec pays in the whole of it" if dropped else NO_ENTRY
         return _record(draft, (SourceCheck(source=source.name, applied=0, note=note),), dropped, model=source.name)
 
     def models(self, plan: Plan, source: Source, draft: Draft) -> list[TunedModel]:
@@ -154,7 +154,7 @@ class Verifier:
 
     def _check(self, plan: Plan, source: Source, draft: Draft) -> tuple[SourceCheck, dict[str, str]]:
         """Check one source; return the check, and the reasons against entries by name."""
-        nothing = SourceCheck(source=source.name, applied=0, note="the spec has no entry for it")
+        nothing = SourceCheck(source=source.name, applied=0, note=NO_ENTRY)
         if bad := self._refused(plan, source, draft):
             return nothing, bad
         models = self.models(plan, source, draft)

@@ -66,9 +66,9 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (5, "ac31d0f57b184ba1"),
-    "plan/make.py PLAN_VERSION": (5, "667b714455afdfcb"),
-    "tuning/model/profile.py PROFILE_VERSION": (3, "25a55421f8972cb2"),
+    "guard/plan.py GUARD_VERSION": (6, "ac31d0f57b184ba1"),
+    "plan/make.py PLAN_VERSION": (6, "667b714455afdfcb"),
+    "tuning/model/profile.py PROFILE_VERSION": (4, "25a55421f8972cb2"),
     "tuning/database.py DATABASE_VERSION": (4, "0768281a2016607c"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
     "search_space/candidate.py CANDIDATE_VERSION": (1, "0f1224cf658170e5"),

@@ -11,9 +11,12 @@ from pathlib import Path
 import click
 
 from pytest_shark_tune.commands.options import Command, shape_option
+from pytest_shark_tune.commands.output import terminal_width
+from pytest_shark_tune.commands.start.installation import PACKAGE, install_command
 from pytest_shark_tune.device.driver.architecture import resolve_target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import MODEL_SUFFIXES, ModelInput
+from pytest_shark_tune.report.tables import wrapped
 
 __all__ = ["init"]
 
@@ -42,7 +45,7 @@ jobs:
       - uses: actions/setup-python@v5
         with:
           python-version: "3.12"
-      - run: python -m pip install {package}
+      - run: python -m pip install {install}
       - run: python -m pytest {directory} --tune-strict --tune-report-html=guard.html --junitxml=guard.xml
       - uses: actions/upload-artifact@v4
         if: always()
@@ -53,6 +56,10 @@ jobs:
             guard.xml
           if-no-files-found: ignore
 """
+_FROM_ELSEWHERE = "…  # the package as pip can install it on this runner, e.g. git+https://HOST/OWNER/NAME"
+_INCOMPLETE = (
+    f"complete the line `pip install` in it: {PACKAGE} is installed here from a directory that no other machine has"
+)
 _SECTIONS = {
     "pytest.ini": "[pytest]",
     "pyproject.toml": "[tool.pytest.ini_options]",
@@ -70,6 +77,7 @@ _SECTIONS = {
 def init(model: Path, directory: Path, tune_target: str, shapes: tuple[str, ...]) -> None:
     """Write a suite that tunes and guards MODEL, and a workflow for GitHub that runs it.
 
+    The workflow is written to the root of the repository, and installs the package from where it was installed here.
     Existing files are left as they are. An ini file with settings of pytest's gets no line: the command prints the
     lines to add.
     """
@@ -79,12 +87,14 @@ def init(model: Path, directory: Path, tune_target: str, shapes: tuple[str, ...]
     target = str(resolve_target(tune_target))
     ModelInput.parse(shapes)  # It refuses what pytest would refuse.
     test = directory / f"test_{_identifier(model.stem)}.py"
-    workflow = Path(".github/workflows/guard.yml")
-    package = "'pytest-shark-tune[onnx]'" if model.suffix == ".onnx" else "pytest-shark-tune"
+    root = _repository()
+    workflow = Path(os.path.relpath(root / ".github" / "workflows" / "guard.yml"))
+    install = install_command(root, "[onnx]" if model.suffix == ".onnx" else "")
     shown = shlex.quote(str(directory))
     suite = _SUITE.format(name=model.name, directory=shown, model=os.path.relpath(model, directory))
-    files = {test: suite, workflow: _WORKFLOW.format(package=package, directory=shown)}
-    ini = next((path for name in _SECTIONS if (path := Path(name)).exists()), None)
+    from_root = shlex.quote(os.path.relpath(directory, root))
+    files = {test: suite, workflow: _WORKFLOW.format(install=install or _FROM_ELSEWHERE, directory=from_root)}
+    ini = _ini_file(root)
     if ini is None:
         files[Path("pytest.ini")] = _settings(Path("pytest.ini"), target, shapes)
     for path, text in files.items():
@@ -94,9 +104,24 @@ def init(model: Path, directory: Path, tune_target: str, shapes: tuple[str, ...]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         click.echo(f"{path} is written")
+        if path == workflow and not install:
+            click.echo("\n".join(wrapped(_INCOMPLETE, terminal_width())))
     if ini is not None and (target != "llvm-cpu" or shapes):
-        click.echo(f"add to {ini}:\n\n{_settings(ini, target, shapes)}")
+        click.echo(f"add to {os.path.relpath(ini)}:\n\n{_settings(ini, target, shapes)}")
     click.echo(f"next: pytest {shown} --tune")
+
+
+def _repository() -> Path:
+    """The root of the repository around the working directory; without one, that directory."""
+    here = Path.cwd()
+    return next((path for path in (here, *here.parents) if (path / ".git").exists()), here)
+
+
+def _ini_file(root: Path) -> Path | None:
+    """The ini file in the working directory, or in one above it up to ``root``: pytest takes the nearest."""
+    here = Path.cwd()
+    places = [path for path in (here, *here.parents) if path.is_relative_to(root)]
+    return next((path for place in places for name in _SECTIONS if (path := place / name).exists()), None)
 
 
 def _settings(ini: Path, target: str, shapes: Sequence[str]) -> str:

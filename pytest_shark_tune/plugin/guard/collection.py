@@ -17,6 +17,7 @@ from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plugin.cases import NO_PLAN, Guarded, TuningCase, guard_cases
 from pytest_shark_tune.plugin.guard.setup import GuardSetup
 from pytest_shark_tune.plugin.items import case_of
+from pytest_shark_tune.records.form_files import find_forms
 from pytest_shark_tune.records.snapshot import find_snapshots, recorded_targets, snapshot_path
 from pytest_shark_tune.system.cache import RELEASES
 
@@ -123,8 +124,8 @@ class GuardCollector:
     def _specs(self, path: Path) -> Iterator[tuple[Path, str]]:
         """The specs to guard for a test in the file ``path``, with the parts of ids that tell them apart.
 
-        These are this device's snapshot or, without one, the snapshots of all other devices: their static checks need
-        no device.
+        These are this device's snapshot, which may consist of forms alone, or, without one, the snapshots of all other
+        devices: their static checks need no device.
 
         Raises:
             InputError: the spec that is named is for another target.
@@ -135,7 +136,7 @@ class GuardCollector:
             return
         target, devices = str(self._setup.options.target), self._setup.settings.devices
         own = snapshot_path(path.parent, target, device_slug(devices[0])) if devices else None
-        if own is not None and own.exists():
+        if own is not None and (own.exists() or find_forms(own)):
             yield own, ""
             return
         others = find_snapshots(path.parent, target)

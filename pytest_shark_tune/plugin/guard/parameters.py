@@ -63,8 +63,8 @@ def golden_parameters(metafunc: pytest.Metafunc, marks: GuardMarks, *, tunes: bo
 
 
 def has_snapshots(directory: Path) -> bool:
-    """Whether a directory has snapshots, of any target and device."""
-    return any((directory / SNAPSHOTS).glob("*.mlir"))
+    """Whether a directory has snapshots or forms of models, of any target and device."""
+    return any(any((directory / SNAPSHOTS).glob(pattern)) for pattern in ("*.mlir", "*.form.json"))
 
 
 def _kernels(sources: Sequence[object]) -> list[str]:

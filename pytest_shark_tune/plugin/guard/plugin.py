@@ -105,7 +105,11 @@ class GuardingPlugin:
             case CheckOutcome.UNDECIDED if self._setup.guard.strict:
                 pytest.fail(f"{verdict.reason}\n(--tune-strict)", pytrace=False)
             case CheckOutcome.UNDECIDED:
-                warnings.warn(UndecidedWarning(escaped(verdict.reason)), stacklevel=2)
+                warned = UndecidedWarning(escaped(verdict.reason))
+                try:
+                    warnings.warn(warned, stacklevel=2)
+                except UndecidedWarning:
+                    pytest.fail(f"UndecidedWarning: {verdict.reason}\n(warnings are errors here)", pytrace=False)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

@@ -135,7 +135,15 @@ def show(config: pytest.Config, terminalreporter: Any, setup: Setup, store: Resu
         return
     reporting.section(terminalreporter, "shark-tune")
     sources = [source for plan in store.plans for source in plan.sources]
-    steps = next_steps(config, setup.options, summary, sources, spec=store.spec_path, snapshots=store.snapshots)
+    steps = next_steps(
+        config,
+        setup.options,
+        summary,
+        sources,
+        spec=store.spec_path,
+        snapshots=store.snapshots,
+        forms=store.form_paths,
+    )
     text = render(
         summary,
         width=max(terminalreporter._tw.fullwidth, _NARROWEST),

@@ -29,6 +29,7 @@ def next_steps(
     *,
     spec: Path,
     snapshots: Sequence[Path],
+    forms: Sequence[Path] = (),
 ) -> Iterator[tuple[str, str]]:
     """Yield the commands to type next, each after its purpose.
 
@@ -39,23 +40,26 @@ def next_steps(
         sources: the sources of the run.
         spec: the path of the spec.
         snapshots: the snapshots of the suites that exist.
+        forms: the response files of models.
     """
     base = config.invocation_params.dir
-    forms = {record.model: record for record in summary.forms}
-    if not summary.improved and all(record.form.is_default for record in forms.values()):
-        if more := _more(options, summary):
-            yield "to try more", shlex.join(["pytest", *named_paths(config), "--tune", *_common(config), more])
-        return
-    model = next((source for source in sources if source.is_model and source.path), None)
-    if model is not None and (record := forms.get(model.model_name)) is not None:
+    chosen = {record.model: record for record in summary.forms}
+    has_won = bool(summary.improved) or not all(record.form.is_default for record in chosen.values())
+    if not has_won and (more := _more(options, summary)):
+        given = [*_common(config), *_given(config, ("tune_out",))]
+        yield "to try more", shlex.join(["pytest", *named_paths(config), "--tune", *given, more])
+    model = next((source for source in sources if source.is_model and source.path and has_won), None)
+    if model is not None and (record := chosen.get(model.model_name)) is not None:
         path = record_path(spec.parent, record.model, record.target)
         yield "to use it", shlex.join(_compile(config, model, "--form", os.path.relpath(path, base)))
     elif model is not None and spec.exists():
         given = _given(config, ("tune_target", "tune_input_shape", "tune_dim", "iree_compile_flag"))
         yield "to use it", shlex.join(_compile(config, model, "--spec", os.path.relpath(spec, base), *given))
-    if snapshots:
-        added = sorted({os.path.relpath(path.parent, base) for path in snapshots})
+    beside_suites = [*(snapshots if has_won else ()), *(path for path in forms if path.parent != spec.parent)]
+    if beside_suites:
+        added = sorted({os.path.relpath(path.parent, base) for path in beside_suites})
         yield "to keep it", shlex.join(["git", "add", *added])
+    if beside_suites and has_won:
         yield "to guard it", shlex.join(["pytest", *named_paths(config), *_common(config)])
 
 

@@ -75,6 +75,7 @@ class TuningRun:
         self.progress.begin_search(
             Counter(phases) - Counter(phases[index] for index in needless),
             settings.budget,
+            ops=len({source.name for plan in self._store.plans for source in plan.sources if source.is_op}),
             models_s=_models_s(self._store.plans),
             devices=len(settings.devices),
         )

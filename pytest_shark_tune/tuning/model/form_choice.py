@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 import msgspec
 
@@ -15,11 +16,11 @@ from pytest_shark_tune.plan.types import FormResult, Plan
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.search_space.cpu.tiling import operand_dims
 
-__all__ = ["choose_forms", "contenders", "estimated_us", "is_preparation"]
+__all__ = ["between_us", "choose_forms", "contenders", "estimated_us", "is_preparation"]
 
 _SLOWER = 1.7
 """A form that is slower than the fastest untuned one by more than this is not tuned."""
-_MOST_PROFILED = 4
+_MOST_PROFILED = 3
 _MOST_TUNED = 3
 _FEW = 2
 """How many forms are profiled and tuned if time is short: each takes time to plan."""
@@ -32,15 +33,18 @@ _REACHED = {"contraction": 1.0, "swapped": 0.4, "convolution": 0.3, "strided": 0
 
 
 def contenders(results: Sequence[FormResult], *, is_short: bool = False) -> tuple[FormResult, ...]:
-    """Return the measured forms that are fast enough to be profiled, fastest first; at most two if time is short.
+    """Return the measured forms that are fast enough to be profiled, fastest first.
 
-    Those that differ from one of these in `PREPARATIONS` alone come in addition, however fast they are untuned.
+    These are the fastest three, or two if time is short, and the fastest one without flags: its ops have the largest
+    spaces, so tuning may gain most there. Those that differ from one of these in `PREPARATIONS` alone come in addition,
+    however fast they are untuned.
     """
     measured = [result for result in results if result.state == State.MEASURED]
     fastest = sorted(measured, key=_promise, reverse=True)
     near = [result for result in fastest if _promise(result) * _SLOWER >= _promise(fastest[0])]
     distinct = list(dict.fromkeys(_unprepared(result.form) for result in near))
-    kept = set(distinct[: _FEW if is_short else _MOST_PROFILED])
+    without_flags = [(flags, rewrites) for flags, rewrites in distinct if not flags]
+    kept = {*distinct[: _FEW if is_short else _MOST_PROFILED], *without_flags[:1]}
     return tuple(result for result in fastest if _unprepared(result.form) in kept)
 
 
@@ -81,7 +85,18 @@ def choose_forms(
     return tuple(marked)
 
 
-def estimated_us(plan: Plan, profile: Profile, limits: Limits, raced_us: float | None = None) -> float:
+def between_us(profiles: Sequence[Profile]) -> float:
+    """Return the time between two dispatches, in microseconds: the median over the forms of one model.
+
+    It is what calls of the whole model take beyond their dispatches. The machine sets it, and not the form. Of a single
+    form it is known badly: it is a small difference of two times that were not measured together.
+    """
+    return median(profile.outside_us / max(1, profile.calls) for profile in profiles)
+
+
+def estimated_us(
+    plan: Plan, profile: Profile, limits: Limits, raced_us: float | None = None, *, between: float | None = None
+) -> float:
     """Estimate the time of a model once its dispatches are tuned, in microseconds.
 
     A dispatch that cannot be tuned keeps its time. The others reach a part of the roofline that depends on their kind.
@@ -92,10 +107,11 @@ def estimated_us(plan: Plan, profile: Profile, limits: Limits, raced_us: float |
         limits: The device's limits.
         raced_us: The time of the model untuned, beside other forms. The profiles of forms are measured one after the
             other, while the speed of a machine changes, so their times are scaled by it.
+        between: The time between two dispatches, see `between_us`; by default that of this profile.
     """
     dispatches = {task.name: task.dispatch for task in plan.tasks}
     scale = raced_us / profile.model_us if raced_us and profile.model_us else 1.0
-    total = profile.outside_us * scale
+    total = profile.outside_us * scale if between is None else between * profile.calls
     for part in profile.shares:
         dispatch, untuned_us = dispatches.get(part.dispatch), part.time_us * scale
         floor = part.calls * _tuned_us(dispatch, limits) if dispatch is not None else untuned_us

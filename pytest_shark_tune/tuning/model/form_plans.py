@@ -18,7 +18,7 @@ from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import FormResult, Plan, Wanted
 from pytest_shark_tune.records.types import State
 from pytest_shark_tune.system.cache import Cache, content_key
-from pytest_shark_tune.tuning.model.form_choice import choose_forms, contenders, estimated_us
+from pytest_shark_tune.tuning.model.form_choice import between_us, choose_forms, contenders, estimated_us
 from pytest_shark_tune.tuning.model.form_results import FormDatabase
 from pytest_shark_tune.tuning.model.forms import FormRace
 from pytest_shark_tune.tuning.model.profile import Profiler
@@ -127,8 +127,9 @@ class FormPlanner:
         self, plan: Plan, source: Source, results: Iterable[FormResult], profile_of: _ProfileOf
     ) -> dict[str, float]:
         """The estimated time of forms once they are tuned, as far as they can be profiled, by name."""
-        found = {}
+        profiled: list[tuple[FormResult, Plan, Profile]] = []
         results = list(results)
+        limits = None
         usual_us = [result.measurement.baseline_median_us for result in results if result.measurement]
         for result in results:
             try:
@@ -138,10 +139,15 @@ class FormPlanner:
             except SharkTuneError as error:
                 self._race.report(f"{result.source}: it is not profiled: {error}")
                 continue
-            if limits is not None:
-                ratio = result.measurement.ratio if result.measurement else 1.0
-                raced_us = median(usual_us) / ratio if usual_us else None
-                found[result.form.name] = estimated_us(planned, profile, limits, raced_us)
+            profiled.append((result, planned, profile))
+        if limits is None:
+            return {}
+        between = between_us([profile for *_, profile in profiled])
+        found = {}
+        for result, planned, profile in profiled:
+            ratio = result.measurement.ratio if result.measurement else 1.0
+            raced_us = median(usual_us) / ratio if usual_us else None
+            found[result.form.name] = estimated_us(planned, profile, limits, raced_us, between=between)
         return found
 
     def _defaults_of(self, plan: Plan, source: Source, form: Form) -> Plan:

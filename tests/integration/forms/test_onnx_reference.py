@@ -124,6 +124,7 @@ def test_arrays_take_the_types_and_shapes_of_outputs() -> None:
         tensors_like([floats(1, 2)], [np.zeros((2, 1))])
 
 
+@pytest.mark.slow
 def test_the_default_is_wrong_if_the_model_computes_something_else(session: Session, tmp_path: Path) -> None:
     """The model that is asked adds 1 to what the compiled one gives."""
     source = read_source(convolutions(tmp_path / "model.onnx"), tmp_path)

@@ -24,6 +24,7 @@ from pytest_shark_tune.system.lock import FileLock
 from pytest_shark_tune.tuning.bundle import BUNDLE
 from tests.integration.commands.test_merge import winner
 from tests.models import suite_text
+from tests.thinned import thinned
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite
@@ -208,7 +209,11 @@ def test_a_model_whose_name_is_hidden_is_refused(make_suite: MakeSuite) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["--tune-starter-spec", "--tune-bundle", "--tune-target", "--tune-device", "--tune-cache", "--tune-guard"]
+    "option",
+    thinned(
+        ["--tune-starter-spec", "--tune-bundle", "--tune-target", "--tune-device", "--tune-cache", "--tune-guard"],
+        every=3,
+    ),
 )
 def test_options_and_files_that_cannot_be_used(make_suite: MakeSuite, option: str) -> None:
     suite = make_suite({"test_suite.py": SUITE, "evil\x1b[1m": f"module {{ {EVIL}"})
@@ -220,6 +225,7 @@ def test_options_and_files_that_cannot_be_used(make_suite: MakeSuite, option: st
         assert r"\x1b[" in outcome.text
 
 
+@pytest.mark.slow
 def test_a_model_with_a_hostile_function_is_tuned(make_suite: MakeSuite) -> None:
     suite = make_suite()
     evil_model(suite.directory).rename(suite.directory / "model.mlir")

@@ -14,6 +14,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops.convolution import Convolution, Direction, convolution_text
+from tests.thinned import thinned
 
 Array = NDArray[Any]
 
@@ -83,7 +84,7 @@ def run(conv: Convolution, first: Array, second: Array, directory: Path) -> Arra
     return np.asarray(module.main(first.astype(np.float32), second.astype(np.float32)))
 
 
-@pytest.mark.parametrize("conv", [GROUPED, DEEP], ids=["grouped", "deep"])
+@pytest.mark.parametrize("conv", thinned([GROUPED, DEEP], every=2, ids=["grouped", "deep"]))
 def test_a_convolution_and_its_gradients_compute_what_they_should(conv: Convolution, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     image, other_image = rng.standard_normal((2, *stored(conv.input_layout, conv.batch, conv.in_channels, conv.image)))

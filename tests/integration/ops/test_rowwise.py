@@ -18,6 +18,7 @@ from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.search_space import spaces_for
+from tests.thinned import thinned
 
 Array = NDArray[Any]
 Builder = Callable[..., ops.OpSource]
@@ -53,8 +54,8 @@ REFERENCES: dict[str, tuple[Builder, dict[str, Any], Callable[..., Array], int]]
 """By name: the builder, its arguments, the op in numpy, and how many vectors it takes besides the matrix."""
 
 
-@pytest.mark.parametrize("element", ["f32", "f16"])
-@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("element", thinned(["f32", "f16"], every=2))
+@pytest.mark.parametrize("name", thinned(REFERENCES, every=2))
 def test_an_op_computes_what_numpy_does_in_dispatches_with_spaces(name: str, element: str, tmp_path: Path) -> None:
     build, arguments, reference, vectors = REFERENCES[name]
     source = build(rows=ROWS, columns=COLUMNS, element=element, **arguments)

@@ -17,6 +17,7 @@ from pytest_shark_tune.device.client import DeviceChild
 from pytest_shark_tune.device.profiler import profile
 from pytest_shark_tune.dispatch.types import Tensor
 from tests.parameters import parameter_model, random_parameters, write_parameters
+from tests.thinned import thinned
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Suite
@@ -38,8 +39,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-@pytest.mark.parametrize("scope", ["model", ""])
-@pytest.mark.parametrize("suffix", [".irpa", ".gguf", ".safetensors"])
+@pytest.mark.parametrize("scope", thinned(["model", ""], every=2))
+@pytest.mark.parametrize("suffix", thinned([".irpa", ".gguf", ".safetensors"], every=3))
 def test_a_model_computes_with_its_parameters(
     compiled: dict[str, Path], tmp_path: Path, suffix: str, scope: str
 ) -> None:
@@ -63,6 +64,7 @@ def suite(make_suite: MakeSuite) -> Suite:
     return suite
 
 
+@pytest.mark.slow
 def test_a_profile_runs_the_model_with_its_parameters(suite: Suite) -> None:
     command = ["profile", str(suite.directory / "net.mlir"), "--json", f"--tune-cache={suite.cache}"]
     path = suite.directory / "w.irpa"

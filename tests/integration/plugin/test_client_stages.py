@@ -46,6 +46,7 @@ def finals(outcome: Outcome) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (outcome.out / "finals.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
 def test_a_profiler_times_candidates_and_finalists(make_suite: MakeSuite, workers: str) -> None:
     suite = suite_of(make_suite, "rocprof_timer")

@@ -93,6 +93,7 @@ def test_a_kernel_is_tuned_by_its_suites_own_stages(pytester: pytest.Pytester, w
     assert not (pytester.path / "__specs__").exists()
 
 
+@pytest.mark.slow
 def test_conditions_narrow_a_kernels_space_too(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_suite=TEST)
@@ -107,6 +108,7 @@ def test_conditions_narrow_a_kernels_space_too(pytester: pytest.Pytester) -> Non
     )
 
 
+@pytest.mark.slow
 def test_a_default_that_fails_fails_the_run(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_suite=TEST.replace('default={"tile": 1}', 'default={"tile": 16}'))
@@ -118,6 +120,7 @@ def test_a_default_that_fails_fails_the_run(pytester: pytest.Pytester) -> None:
     assert "the default config to compare with failed" in records(pytester)[1]["reason"]
 
 
+@pytest.mark.slow
 def test_a_suite_without_stages_is_told_what_to_override(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_suite=TEST)
     result = pytester.runpytest_subprocess(*OPTIONS, "--tune-trials=1")
@@ -133,6 +136,7 @@ NONSENSE = {
 }
 
 
+@pytest.mark.slow
 def test_a_task_that_makes_no_sense_is_told(pytester: pytest.Pytester) -> None:
     start, end = TEST.index("CustomTask(name"), TEST.index(")\ndef")
     pytester.makepyfile(**{f"test_{number}": TEST[:start] + task + TEST[end:] for number, task in enumerate(NONSENSE)})

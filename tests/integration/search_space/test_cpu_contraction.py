@@ -13,6 +13,7 @@ from pytest_shark_tune.dispatch.types import FoundDispatch
 from pytest_shark_tune.search_space import spaces_for
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.spec.build import single_entry_spec
+from tests.thinned import thinned
 
 FUSED = """
 #row = affine_map<(m, a, b) -> (m)>
@@ -57,7 +58,7 @@ def compiler() -> Compiler:
     return Compiler(Target.parse("llvm-cpu"))
 
 
-@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+@pytest.mark.parametrize("source", thinned(SOURCES.values(), every=3, ids=SOURCES))
 def test_sampled_configs_are_applied_and_compile(source: str, compiler: Compiler, tmp_path: Path) -> None:
     (text,) = compiler.dump_benchmarks(source, "source")
     dispatch = read_benchmark(text, "source", processors=2)

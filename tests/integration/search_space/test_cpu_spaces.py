@@ -23,6 +23,7 @@ from pytest_shark_tune.search_space import spaces_for
 from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.spec.build import single_entry_spec
 from tests.models import depthwise
+from tests.thinned import thinned
 
 DEPTHWISE = """
 func.func @main(%a: tensor<1x18x18x32xf32>, %b: tensor<3x3x32xf32>) -> tensor<1x16x16x32xf32> {
@@ -141,7 +142,7 @@ def compiler() -> Compiler:
     return Compiler(Target.parse("llvm-cpu"))
 
 
-@pytest.mark.parametrize(("source", "pipeline"), SOURCES.values(), ids=SOURCES)
+@pytest.mark.parametrize(("source", "pipeline"), thinned(SOURCES.values(), every=3, ids=SOURCES))
 def test_sampled_configs_compile_and_compute_what_the_default_does(
     source: str, pipeline: str, compiler: Compiler, tmp_path: Path
 ) -> None:
@@ -168,7 +169,8 @@ def test_sampled_configs_compile_and_compute_what_the_default_does(
 
 
 @pytest.mark.parametrize(
-    ("product", "count"), [(ops.matmul(m=256, n=256, k=512, lhs="bf16"), 12), (ops.matmul(m=90, n=70, k=65), 6)]
+    ("product", "count"),
+    thinned([(ops.matmul(m=90, n=70, k=65), 3), (ops.matmul(m=256, n=256, k=512, lhs="bf16"), 12)], every=2),
 )
 def test_packed_products_with_their_unpacking_compile(product: ops.OpSource, count: int, tmp_path: Path) -> None:
     compiler = Compiler(Target.parse("llvm-cpu"), ["--iree-opt-data-tiling"])

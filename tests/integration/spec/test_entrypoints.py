@@ -16,6 +16,7 @@ from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.records.snapshot import read_text
 from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.spec.read import mark_entries, read_predicates, read_spec
+from tests.thinned import thinned
 
 CASES = Path(__file__).parents[2] / "golden" / "cases"
 MODEL = CASES / "model_128x128x256_f32.mlir"
@@ -236,7 +237,7 @@ def tiles(configured: str) -> list[str]:
     return [config.partition("distribution = [")[2].partition(",")[0] for config in found]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", thinned(FORMS, every=4))
 def test_a_form_has_the_effect_that_it_has_in_iree_compile(
     form: str, compiler: Compiler, sources: str, tmp_path: Path, plain_binaries: dict[int, bytes]
 ) -> None:
@@ -256,7 +257,7 @@ def test_a_form_is_linked_once(form: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("form", ["plain", "any name"])
+@pytest.mark.parametrize("form", thinned(["plain", "any name"], every=2))
 def test_a_spec_may_be_bytecode(form: str, tmp_path: Path, plain_binaries: dict[int, bytes]) -> None:
     path = tmp_path / "written.mlirbc"
     with ir.Context(), path.open("wb") as file:
@@ -296,7 +297,7 @@ def test_a_dumped_spec_is_read(
     assert binary(tmp_path, dumped.read_text()) == plain_binaries[64]
 
 
-@pytest.mark.parametrize("form", EMPTY)
+@pytest.mark.parametrize("form", thinned(EMPTY, every=3))
 def test_an_empty_spec_has_no_entries(form: str, compiler: Compiler, sources: str, tmp_path: Path) -> None:
     empty = EMPTY[form]
     default = compiler.lower(sources, to="executable-configurations", since="executable-sources", name="model")
@@ -318,7 +319,7 @@ def test_an_empty_spec_has_no_entries(form: str, compiler: Compiler, sources: st
     assert binary(tmp_path, empty) == binary(tmp_path, unmatched)
 
 
-@pytest.mark.parametrize("name", ["without_entrypoint_attribute", "two_foreach_match", "printing"])
+@pytest.mark.parametrize("name", thinned(["without_entrypoint_attribute", "two_foreach_match", "printing"], every=3))
 def test_the_cases_are_shown_merged_diffed_ported_and_applied(
     name: str, tmp_path: Path, plain_binaries: dict[int, bytes]
 ) -> None:

@@ -68,6 +68,7 @@ def reader_of_39(directory: Path) -> Path:
     return python
 
 
+@pytest.mark.slow
 def test_fifty_entries_of_an_older_release_go_through_all_commands(pytester: pytest.Pytester) -> None:
     old, python = OLD / "fifty_llvm-cpu_3.9.mlir", reader_of_39(pytester.path)
     ported, merged = pytester.path / "ported.mlir", pytester.path / "merged.mlir"

@@ -85,6 +85,7 @@ def test_the_same_command_again_measures_nothing(twice: tuple[Outcome, Outcome])
     assert again.dispatch(NAME) == first.dispatch(NAME)
 
 
+@pytest.mark.slow
 def test_of_more_candidates_only_those_are_measured(known: Suite, first: Outcome) -> None:
     more = known.tune("--tune-trials=3", *NO_FINALS, out="more")
     assert len(tried(more.verdicts)) == 2
@@ -92,6 +93,7 @@ def test_of_more_candidates_only_those_are_measured(known: Suite, first: Outcome
     assert more.dispatch(NAME)["tried"] == 3
 
 
+@pytest.mark.slow
 def test_what_another_compiler_made_is_not_taken_for_this_ones(known: Suite, first: Outcome) -> None:
     flag = "--iree-compile-flag=--iree-opt-level=O1"
     other = known.tune("--tune-trials=1", *NO_FINALS, flag, out="other")
@@ -196,6 +198,7 @@ def test_a_binary_that_an_earlier_run_measured_is_measured_for_no_other(suite: S
     assert (record["state"], record["duplicate_of"]) == ("duplicate", one)
 
 
+@pytest.mark.slow
 def test_what_a_suites_own_stages_found_is_not_kept(suite: Suite) -> None:
     suite.write(
         "conftest.py",

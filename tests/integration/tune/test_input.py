@@ -126,6 +126,7 @@ def test_a_model_is_collected_beside_a_directory_that_it_is_in(suite: Suite) -> 
     assert {node.partition("::")[0] for node in nodes} == {"test_nothing.py", "sub directory/a model with $ in it.mlir"}
 
 
+@pytest.mark.slow
 def test_bytecode(suite: Suite) -> None:
     opt: list[str | Path] = [Path(sys.prefix, "bin", "iree-opt"), "model.mlir", "--emit-bytecode", "-o", "model.mlirbc"]
     subprocess.run(opt, cwd=suite.directory, check=True)
@@ -197,6 +198,7 @@ def test_two_tests_may_tune_one_dispatch(make_suite: MakeSuite) -> None:
     assert len(set(tried)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
 def test_two_tests_with_different_dispatches_of_one_name_are_told_apart(make_suite: MakeSuite, workers: str) -> None:
     code = "import pytest\nfrom pytest_shark_tune import ops\n"

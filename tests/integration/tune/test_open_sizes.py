@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from pytest_shark_tune.cli import main
 from pytest_shark_tune.compiler.compiler import environment
 from tests.models import suite_text
+from tests.thinned import thinned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,7 @@ def test_an_entry_for_open_sizes_is_guarded(tuned: Outcome, suite: Suite) -> Non
     )
 
 
+@pytest.mark.slow
 def test_ops_have_open_sizes_too(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_it.py": suite_text("ops.matmul(m=(1, 48), n=192, k=256)")})
     outcome = suite.tune("--tune-trials=2", "-v")
@@ -121,7 +123,9 @@ def test_without_sizes_the_reason_names_the_option(suite: Suite) -> None:
     assert "--tune-dim 0.0=1,16,128" in outcome.text
 
 
-@pytest.mark.parametrize(("given", "why"), [("0.1=4", "no dispatch of a model depends"), ("x.0=4", "no model with an")])
+@pytest.mark.parametrize(
+    ("given", "why"), thinned([("0.1=4", "no dispatch of a model depends"), ("x.0=4", "no model with an")], every=2)
+)
 def test_sizes_for_no_open_dimension_are_told(suite: Suite, given: str, why: str) -> None:
     outcome = suite.tune("model.mlir", f"--tune-dim={given}", out="stray")
     assert outcome.status != 0
@@ -143,6 +147,7 @@ def onnx_model(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
+@pytest.mark.slow
 def test_commands_take_sizes(suite: Suite, tmp_path: Path) -> None:
     onnx_model(tmp_path / "net.onnx")
     space = CliRunner().invoke(main, ["space", str(tmp_path / "net.onnx"), "--tune-dim=x.0=1,32", "--json"])

@@ -77,6 +77,7 @@ def test_the_budget_leaves_candidates_out_and_says_how_many(suite: Suite) -> Non
     outcome.lines.fnmatch_lines([f"*{row['losses'][0]['count']} not tried: the time was spent (--tune-time)"])
 
 
+@pytest.mark.slow
 def test_a_starter_spec_is_linked_behind_the_new_entries(suite: Suite) -> None:
     suite.write("starter.mlir", STARTER)
     suite.habits = ("--tune-strategy=exhaustive",)  # What another test measured of this op will do.
@@ -187,6 +188,7 @@ def test_what_is_verified_with_entries_without_a_record_is_what_is_written(suite
     assert [each.matcher for each in read_spec(snapshot.read_text())] == [f"match_{NAME}"]
 
 
+@pytest.mark.slow
 def test_one_job_at_a_time_and_another_output_directory(suite: Suite) -> None:
     outcome = suite.tune("--tune-jobs=1", "-k", "default", "--tune-trials=1", out="deep/er")
     assert outcome.status == 0, outcome.text

@@ -47,7 +47,7 @@ def test_a_run_writes_what_it_came_to(
     step = tmp_path / "step.md"
     step.write_text("before\n", encoding="utf-8")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
-    outcome = suite.tune("--tune-trials=20", workers, *REPORTS)
+    outcome = suite.tune("--tune-trials=12", workers, *REPORTS)
     assert outcome.status == 0, outcome.text
     outcome.lines.fnmatch_lines_random(["report: */report.md", "report: */page.html"])
 
@@ -58,12 +58,12 @@ def test_a_run_writes_what_it_came_to(
     assert speedups["dispatch"] == [NAME]
     assert speedups["winner"] == [row["winner"] or "none"]
     tried = [record for record in outcome.records if record["id"] != "default"]
-    assert len(tried) == 20
+    assert len(tried) == 12
     candidates = page.table("Parallel coordinates").columns
     assert sorted(candidates["id"]) == sorted(record["id"] for record in tried)
     trials = dict(zip(candidates["trial"], candidates["id"], strict=True))
     assert [trials[str(number)] for number in range(1, 21)] == [record["id"] for record in tried]
-    assert page.table("Funnel of candidates").columns["tried"] == ["20"]
+    assert page.table("Funnel of candidates").columns["tried"] == ["12"]
     assert {"Final", "Best so far", "Slices"} <= {title for title, _ in page.figures}
 
     report = read(suite, "report.md")
@@ -109,6 +109,7 @@ def test_a_model_has_a_waterfall_and_the_limits_of_the_device(make_suite: MakeSu
         assert float(steps["time then us"][-1].replace(",", "")) == pytest.approx(check["tuned_us"], abs=0.001)
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_fails_the_run_and_costs_no_result(make_suite: MakeSuite) -> None:
     gone = """
 import os
@@ -151,6 +152,7 @@ def test_a_run_that_measures_nothing_has_nothing_to_report(make_suite: MakeSuite
     outcome.lines.fnmatch_lines(["*--tune-report-html: with --tune-stop-after nothing is measured*"])
 
 
+@pytest.mark.slow
 def test_paths_in_an_ini_file_are_relative_to_it(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE, "reports/.gitkeep": ""})
     ini = "[pytest]\ntune_form = none\ntune_report_md = reports/r.md\ntune_report_html = reports/page.html\n"

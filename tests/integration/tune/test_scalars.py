@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.scalar_models import ROWS, ZERO_POINTS, scaled
+from tests.thinned import thinned
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 MODELS = {"factors": scaled("f32"), "rows": ROWS, "zero_points": ZERO_POINTS}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", thinned(MODELS, every=3))
 def test_candidates_are_checked_and_measured(name: str, make_suite: MakeSuite) -> None:
     suite = make_suite({f"{name}.mlir": MODELS[name]})
     outcome = suite.tune(f"{name}.mlir", "--tune-trials=2", "-k", "matmul and not final")

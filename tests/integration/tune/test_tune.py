@@ -11,6 +11,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import read_configs
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.spec.read import read_spec
+from tests.thinned import thinned
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -61,9 +62,9 @@ def shared(make_suite: MakeSuite) -> Outcome:
     return make_suite({"test_suite.py": SUITE}).tune("-v", "-n2", *ARGUMENTS)
 
 
-@pytest.fixture(params=["n0", "n2"])
-def outcome(request: pytest.FixtureRequest, alone: Outcome) -> Any:
-    return alone if request.param == "n0" else request.getfixturevalue("shared")
+@pytest.fixture(params=thinned(["n2", "n0"], every=2))
+def outcome(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue("alone" if request.param == "n0" else "shared")
 
 
 def test_only_the_ordinary_failure_fails(outcome: Outcome) -> None:
@@ -166,8 +167,8 @@ def test_the_snapshot_beside_the_suite_is_what_is_settled_of_the_spec_with_its_r
     assert all(each["root"]["kind"] == "contraction" and each["compilation_info"] for each in winners)
 
 
-def test_a_final_is_quick_here(alone: Outcome) -> None:
-    (final,) = (json.loads(line) for line in (alone.out / "finals.jsonl").read_text().splitlines())
+def test_a_final_is_quick_here(outcome: Outcome) -> None:
+    (final,) = (json.loads(line) for line in (outcome.out / "finals.jsonl").read_text().splitlines())
     assert final["rounds"] in (3, 4), "plugins/quick_rounds.py has an effect"
 
 
@@ -204,6 +205,7 @@ def test_each_stage_is_told_as_it_begins(outcome: Outcome) -> None:
     assert len(told) == 1, "without a terminal there is a line for a stage, and one each half minute"
 
 
+@pytest.mark.slow
 def test_ids_are_stable_from_run_to_run_and_with_workers(suite: Suite, alone: Outcome, shared: Outcome) -> None:
     collected = suite.collect(*ARGUMENTS)
     assert len(collected) == len(set(collected)) > 100, "all that the search may choose from"
@@ -214,12 +216,14 @@ def test_ids_are_stable_from_run_to_run_and_with_workers(suite: Suite, alone: Ou
         assert outcome.summary["run"]["complete"]
 
 
+@pytest.mark.slow
 def test_collecting_alone_writes_nothing(suite: Suite, alone: Outcome) -> None:
     before = {path.name: path.read_bytes() for path in alone.out.iterdir()}
     suite.collect(*ARGUMENTS)
     assert {path.name: path.read_bytes() for path in alone.out.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_run_of_ordinary_tests_alone_leaves_earlier_results(suite: Suite, alone: Outcome) -> None:
     before = {path.name: path.read_bytes() for path in alone.out.iterdir()}
     assert suite.tune(*ARGUMENTS, "-k", "between").status == 0
@@ -255,7 +259,7 @@ def test_a_missing_model_is_an_error_of_a_run_that_does_not_tune(make_suite: Mak
     outcome.lines.fnmatch_lines(["there is no file */gone.mlir"])
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+@pytest.mark.parametrize("workers", thinned(["-n1", "-n0"], every=2))
 def test_a_run_without_anything_to_tune_says_what_to_type(make_suite: MakeSuite, workers: str) -> None:
     outcome = make_suite({"test_plain.py": "def test_plain():\n    pass\n"}).tune(workers)
     assert outcome.status == 0, outcome.text
@@ -271,7 +275,7 @@ def test_an_option_of_tuning_is_refused_by_a_run_that_does_not_tune(suite: Suite
     outcome.lines.fnmatch_lines(["ERROR: --tune-time: it is for tuning, and this run only checks specs: add --tune"])
 
 
-@pytest.mark.parametrize("absent", ["xdist", "benchmark"])
+@pytest.mark.parametrize("absent", thinned(["xdist", "benchmark"], every=2))
 def test_other_plugins_may_be_absent(suite: Suite, absent: str) -> None:
     outcome = suite.tune("-p", f"no:{absent}", *ARGUMENTS, "-k", f"{FAST}-default or before", out=absent)
     assert outcome.status == 0, outcome.text

@@ -17,6 +17,7 @@ from pytest_shark_tune.records.snapshot import read_records, write_spec
 from pytest_shark_tune.records.types import RecordedOp, WinnerRecord
 from pytest_shark_tune.spec.read import read_spec
 from tests.models import suite_text
+from tests.thinned import thinned
 
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite, Outcome, Suite
@@ -160,7 +161,7 @@ def two_tests(body: str = "pass") -> str:
 
 
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("order", ["tryfirst", "trylast"])
+@pytest.mark.parametrize("order", thinned(["tryfirst", "trylast"], every=2))
 def test_a_hook_that_shortens_the_list_of_tests_costs_no_entry(tuned: Tuned, order: str, workers: str) -> None:
     """It leaves out tests without saying so to any plugin, and those that are left are whole."""
     suite = tuned.copy(with_gone=True)
@@ -196,7 +197,9 @@ def test_a_run_of_what_failed_last_costs_no_entry(tuned: Tuned) -> None:
     assert state(suite) == before
 
 
-@pytest.mark.parametrize("option", ["--setup-plan", "--setup-only", "--collect-only", "--fixtures", "--markers"])
+@pytest.mark.parametrize(
+    "option", thinned(["--setup-plan", "--setup-only", "--collect-only", "--fixtures", "--markers"], every=3)
+)
 def test_a_run_that_only_shows_what_there_is_writes_nothing(tuned: Tuned, option: str) -> None:
     suite = tuned.copy(with_gone=True)
     before = state(suite)

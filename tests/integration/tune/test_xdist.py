@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.integration.conftest import MakeSuite
 
@@ -30,6 +32,7 @@ def test_a_lost_worker_loses_only_what_it_was_running(make_suite: MakeSuite) -> 
     assert outcome.summary["run"]["complete"] is True
 
 
+@pytest.mark.slow
 def test_auto_means_a_worker_for_each_device(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE.replace("os._exit(1)", "pass")})
     outcome = suite.tune("-nauto", "--tune-trials=1", "-k", "deadly or default")

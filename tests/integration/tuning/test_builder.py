@@ -35,6 +35,7 @@ from pytest_shark_tune.spec.link import link_spec
 from pytest_shark_tune.system.cache import Cache
 from pytest_shark_tune.tuning.ahead.comparers import COMPARER_FLAGS
 from pytest_shark_tune.tuning.builder import Builder
+from tests.thinned import thinned
 
 GPU, CPU = "cuda:sm_89", "llvm-cpu:x86-64-v3"
 COUNT = 3
@@ -162,6 +163,7 @@ def test_workers_compile_each_candidate_once(plan_for: Callable[[str], Path], ta
     assert litter(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
     plan_for: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -191,6 +193,7 @@ def test_a_gpu_can_be_measured_on_while_what_follows_is_compiled(
     assert list(tmp_path.rglob("*.making")) == [], "what was waiting is given up"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [GPU, pytest.param(CPU, marks=pytest.mark.slow)])
 def test_who_waits_for_a_worker_that_is_killed_takes_over(
     plan_for: Callable[[str], Path], target: str, tmp_path: Path
@@ -304,7 +307,7 @@ def files(directory: Path, kind: str, ending: str) -> list[Path]:
     return sorted((directory / kind).rglob(f"*{ending}"))
 
 
-@pytest.mark.parametrize("damage", [b"", b"half", None])
+@pytest.mark.parametrize("damage", thinned([None, b"", b"half"], every=3))
 def test_a_damaged_binary_is_compiled_anew_with_a_line(
     plan_for: Callable[[str], Path], make_builds: Make, tmp_path: Path, damage: bytes | None
 ) -> None:

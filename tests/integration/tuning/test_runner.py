@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from pytest_shark_tune.tuning.runner import Entrants, RoundResult, Runner
 from pytest_shark_tune.tuning.session import Session
 from pytest_shark_tune.tuning.settings import RunSettings
+from tests.thinned import thinned
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,40 @@ def test_a_final_is_among_the_candidates_that_its_own_test_has(session: Session,
     assert session.finals.finalists(task) == (ours.id,)
 
 
+def test_the_next_candidates_take_the_places_of_finalists_that_all_failed(session: Session) -> None:
+    source = read_source(ops.matmul(m=64, n=64, k=64), Path())
+    (task,) = make_plan([source], session.compiler, processors=2, count=10, seed=0).tasks
+    found = [session.runner.record(task, one, CandidateFailed(State.RUN_FAILED, "")) for one in task.candidates]
+    for place, record in enumerate(found):
+        told = {"state": State.MEASURED, "ratio": 9.0 - place / 10, "ratio_high": 9.5}
+        journal.append(session.run.records, msgspec.structs.replace(record, **told))
+    ranked = [record.id for record in found]
+    rounds: list[tuple[int, list[str]]] = []
+
+    def play(names: Sequence[str], number: int) -> RoundResult:
+        rounds.append((number, [*names]))
+        if ranked[0] in names:
+            failure = CandidateFailed(State.RUN_FAILED, "not in this dispatch of the group")
+            return RoundResult({}, dict.fromkeys(names, failure))
+        samples = [10.0 + 0.01 * (number + place) for place in range(4)]
+        return RoundResult({name: Measurement.of_samples(samples, [20.0] * 4) for name in names}, {})
+
+    final = session.finals.hold_by(task, play)
+    assert rounds[:2] == [(0, ranked[:FINALISTS]), (0, ranked[FINALISTS : 2 * FINALISTS])]
+    assert final.winner in ranked[FINALISTS : 2 * FINALISTS]
+    assert [finalist.state for finalist in final.finalists[:FINALISTS]] == [State.RUN_FAILED] * FINALISTS
+
+
+def test_a_final_says_why_all_finalists_failed(session: Session, task: Task) -> None:
+    record = session.runner.record(task, task.candidates[0], CandidateFailed(State.RUN_FAILED, ""))
+    told = {"state": State.MEASURED, "ratio": 2.0, "ratio_high": 2.5}
+    journal.append(session.run.records, msgspec.structs.replace(record, **told))
+    failure = CandidateFailed(State.RUN_FAILED, "no loader\nwith more")
+    final = session.finals.hold_by(task, lambda names, number: RoundResult({}, dict.fromkeys(names, failure)))
+    assert (final.winner, final.reason, final.is_provisional) == (None, "its finalists failed: no loader", False)
+
+
+@pytest.mark.slow
 def test_a_finalist_that_ends_its_process_ends_no_final(
     session: Session, task: Task, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +208,7 @@ def test_an_idle_child_that_is_killed_costs_no_candidate(session: Session, task:
         os.kill(child.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: Task, runner: Runner) -> None:
     for candidate in (task.default, *runnable(session, task)):
         assert measure(session, task, candidate).samples_us
@@ -182,13 +218,16 @@ def test_a_child_that_was_started_anew_is_prepared_anew(session: Session, task: 
 
 @pytest.mark.parametrize(
     ("request_", "error"),
-    [
-        ("load_benchmark", KeyboardInterrupt()),
-        ("store_reference", LIMIT),
-        ("check", LIMIT),
-        ("run", KeyboardInterrupt()),
-        ("unload", LIMIT),
-    ],
+    thinned(
+        [
+            ("load_benchmark", KeyboardInterrupt()),
+            ("store_reference", LIMIT),
+            ("check", LIMIT),
+            ("run", KeyboardInterrupt()),
+            ("unload", LIMIT),
+        ],
+        every=3,
+    ),
 )
 def test_a_request_that_is_interrupted_costs_no_other_candidate(
     session: Session, task: Task, runner: Runner, monkeypatch: pytest.MonkeyPatch, request_: str, error: BaseException

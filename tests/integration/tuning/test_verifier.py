@@ -128,6 +128,7 @@ def test_only_the_entry_that_is_wrong_in_the_whole_is_blamed(
     assert bad[SECOND].startswith("in the whole of the model: wrong_result: ")
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_run_by_default_costs_no_entry(
     plan: Plan, stages: tuple[Builder, ModelRunner], told: list[str]
 ) -> None:

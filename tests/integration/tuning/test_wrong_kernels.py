@@ -33,6 +33,7 @@ from pytest_shark_tune.tuning.model.disturbed import disturbed_model
 from pytest_shark_tune.tuning.model.runner import ModelFunction, ModelRunner
 from tests.integration.conftest import MakeSuite
 from tests.models import suite_text
+from tests.thinned import thinned
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 TAIL = """
@@ -372,7 +373,7 @@ def test_a_product_of_a_part_of_what_is_stored_is_checked_on_special_values(
     assert checked.check(checked.module.text, edges=True).ok
 
 
-@pytest.mark.parametrize(("floating", "integer"), [("f16", "i8"), ("bf16", "i4")])
+@pytest.mark.parametrize(("floating", "integer"), thinned([("f16", "i8"), ("bf16", "i4")], every=2))
 def test_integers_that_are_cast_to_a_coarse_float_are_summed_exactly(
     floating: str, integer: str, host: Compiler, child: DeviceChild, tmp_path: Path, wrong_modules: ModuleType
 ) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import configparser
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from pytest_shark_tune.cli import main
+from pytest_shark_tune.commands.start import installation
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,40 @@ def test_files_that_are_there_stay(directory: Path) -> None:
     assert 'add to pyproject.toml:\n\n[tool.pytest.ini_options]\ntune_target = "cuda:sm_80"\n' in said
     assert (directory / "tuning" / "test_my_net.py").read_text(encoding="utf-8") == "mine"
     assert not (directory / "pytest.ini").exists()
+
+
+def test_the_workflow_lies_in_the_root_of_the_repository(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (directory / ".git").mkdir()
+    (directory / "setup.cfg").touch()
+    inner = directory / "a model"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    said = init("../my net.mlir", "--tune-target", "cuda:sm_80")[1]
+    workflow = (directory / ".github/workflows/guard.yml").read_text(encoding="utf-8")
+    assert "pytest 'a model/tuning' --tune-strict" in workflow
+    assert "../.github/workflows/guard.yml is written" in said
+    assert "add to ../setup.cfg:\n\n[tool:pytest]\n" in said, "pytest would read no ini file above a new one"
+    assert not (inner / "pytest.ini").exists()
+
+
+@pytest.mark.parametrize(
+    ("origin", "installed"),
+    [
+        (None, "'pytest-shark-tune[onnx]'"),
+        ({"url": "https://a.org/p", "vcs_info": {"vcs": "git", "commit_id": "0a1"}}, "git+https://a.org/p@0a1'"),
+        ({"url": "https://a.org/p.whl", "archive_info": {}}, "'pytest-shark-tune[onnx] @ https://a.org/p.whl'"),
+        ({"url": "file:///a%20root", "dir_info": {"editable": True}}, "'.[onnx]'"),
+        ({"url": "file:///a%20root/.tools/it", "dir_info": {}}, "'./.tools/it[onnx]'"),
+        ({"url": "file:///elsewhere", "dir_info": {}}, ""),
+    ],
+)
+def test_the_package_is_installed_from_where_it_came(
+    origin: dict[str, Any] | None, installed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation, "_origin", lambda: origin)
+    found = installation.install_command(Path("/a root"), "[onnx]")
+    assert found.endswith(installed)
+    assert bool(found) == bool(installed)
 
 
 @pytest.mark.parametrize(("model", "message"), [("gone.onnx", "there is no such file"), ("x.py", "this is no model")])

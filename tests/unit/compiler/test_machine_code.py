@@ -10,6 +10,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.machine_code import machine_code
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import InputError
+from tests.thinned import thinned
 
 pytestmark = pytest.mark.compiler
 
@@ -35,7 +36,7 @@ def code_of(directory: Path, compiler: Compiler, name: str, value: str = "1.5") 
     return machine_code(out)
 
 
-@pytest.mark.parametrize("target", ["llvm-cpu:x86-64-v3", "cuda:sm_80", "hip:gfx942", "vulkan:rdna3"])
+@pytest.mark.parametrize("target", thinned(["llvm-cpu:x86-64-v3", "cuda:sm_80", "hip:gfx942", "vulkan:rdna3"], every=4))
 def test_names_make_no_difference_and_constants_do(target: str, tmp_path: Path) -> None:
     compiler = Compiler(Target.parse(target))
     short = code_of(tmp_path, compiler, "f")

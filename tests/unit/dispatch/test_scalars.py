@@ -16,6 +16,7 @@ from pytest_shark_tune.dispatch.scalars import bind_scalars
 from pytest_shark_tune.plan.extract import Extracted, extract_dispatches
 from pytest_shark_tune.plan.source import Source
 from tests.scalar_models import COUNTED, INDEXED, QUANTIZED, ROWS, STACK, SWITCHED, WIDENINGS, ZERO_POINTS, scaled
+from tests.thinned import thinned
 
 pytestmark = pytest.mark.compiler
 
@@ -43,8 +44,8 @@ def passed(text: str, compiler: Compiler) -> list[int]:
         return [evaluate(operand) for operand in list(call.operands)[workload : workload + count]]
 
 
-@pytest.mark.parametrize("element", WIDENINGS)
-@pytest.mark.parametrize("target", ["llvm-cpu:x86-64-v3", "cuda:sm_89"])
+@pytest.mark.parametrize("element", thinned(WIDENINGS, every=2))
+@pytest.mark.parametrize("target", thinned(["cuda:sm_89", "llvm-cpu:x86-64-v3"], every=2))
 def test_a_product_with_factors_from_the_caller_is_found(element: str, target: str) -> None:
     found = extract(scaled(element), target)
     assert found.untunable == ()
@@ -64,7 +65,7 @@ def test_a_product_with_factors_from_the_caller_is_found(element: str, target: s
         (QUANTIZED, 4),
     ],
 )
-@pytest.mark.parametrize("target", ["llvm-cpu:x86-64-v3", "cuda:sm_89"])
+@pytest.mark.parametrize("target", thinned(["llvm-cpu:x86-64-v3", "cuda:sm_89"], every=2))
 def test_offsets_indices_and_zero_points_are_found_too(text: str, count: int, target: str) -> None:
     found = extract(text, target)
     assert found.untunable == ()

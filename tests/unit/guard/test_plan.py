@@ -25,3 +25,16 @@ def test_of_many_records_without_an_entry_the_first_have_tests_of_their_own(tmp_
     assert plan.entries[-1].problem == (
         "spec.jsonl has 50 more records of which spec.mlir has no such entry any more: delete them"
     )
+
+
+def test_a_snapshot_without_its_records_says_so(tmp_path: Path) -> None:
+    """Committed without them, no entry would be held to its recorded speed, and nobody told."""
+    winner = make_winner("aaaaaa", dispatch="one", root=matmul_root(8, 8, 8), compilation_info=INFO.format(8))
+    for directory, note in (("__specs__", "x.jsonl is missing beside the snapshot"), ("specs", "")):
+        spec = tmp_path / directory / "x.mlir"
+        spec.parent.mkdir()
+        write_spec(spec, [winner])
+        records_path(spec).unlink()
+        (entry,) = make_guard_plan(Plan(sources=(), tasks=(), untunable=()), "key", spec, device_name="").entries
+        assert entry.note.startswith(note)
+        assert bool(entry.note) == bool(note)

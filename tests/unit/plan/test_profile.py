@@ -36,9 +36,10 @@ def test_what_may_gain_more_than_the_tuned_model_bears_is_hot_as_well() -> None:
     )
     profile = Profile(source="model", function="main", model_us=None, shares=shares, measured="the running model")
     # Once tuned the model takes 40 + 30 + 10 + 10 + 10 us, of which the gains of "slow" and "small" would be 20%.
-    assert profile.hot_dispatches(0.9) == ("scalar", "slow")
+    assert profile.hot_dispatches(0.9) == ("scalar", "slow", "small")
     assert profile.hot_dispatches(0.96) == ("scalar", "odd", "slow", "small")
-    assert profile.hot_dispatches(0.5) == ("scalar",)
+    assert profile.hot_dispatches(0.5) == ("scalar", "slow")
+    assert profile.hot_dispatches(0.2) == ("scalar",)
 
 
 def test_times_are_told_by_dispatch() -> None:

@@ -22,6 +22,7 @@ from pytest_shark_tune.plugin.xdist.remote import (
 )
 from pytest_shark_tune.plugin.xdist.scheduling import refusal
 from pytest_shark_tune.system.directories import make_marked
+from tests.thinned import thinned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,7 +112,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("how", ["lost", "over"])
+@pytest.mark.parametrize("how", thinned(["lost", "over"], every=2))
 def test_a_worker_ends_once_its_controller_does_without_it(tmp_path: Path, how: str) -> None:
     directory = tmp_path / "run"
     directory.mkdir()

@@ -32,7 +32,7 @@ def record(identifier: str, ratio: float | None = None) -> Record:
 
 def begin(progress: RunProgress, total_s: float | None = None, finals: int = 0) -> None:
     budget = TimeBudget.starting_now(total_s)
-    progress.begin_search(Counter({Phase.FINAL: finals}), budget, models_s=0.0, devices=1)
+    progress.begin_search(Counter({Phase.FINAL: finals}), budget, ops=2, models_s=0.0, devices=1)
 
 
 @pytest.fixture

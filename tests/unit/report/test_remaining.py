@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from pytest_shark_tune.report.remaining import Event, Remaining, Workload, replay
@@ -33,6 +34,11 @@ def test_a_limit_ends_each_stage_and_the_run() -> None:
     limited = Workload(finals=100, models=100, search_s=60.0, finals_s=80.0, total_s=100.0)
     assert replay(searched(100, 1000, 60.0, limited), 60.0) == pytest.approx(50.5)
     assert replay(searched(0, 1000, 10.0, limited), 10.0) == pytest.approx(100.0)
+    overdue_s = replay(searched(0, 1000, 10.0, limited), 120.0)
+    assert overdue_s is None, "nothing was tried yet"
+    overdue_s = replay(searched(100, 1000, 60.0, limited), 120.0)
+    assert overdue_s is not None
+    assert overdue_s > 60, "two rounds of finals are played all the same"
 
 
 def test_steps_of_the_extraction_say_nothing_about_the_rest_of_a_limited_run() -> None:
@@ -47,13 +53,41 @@ def test_the_rounds_of_finals_tell_how_long_they_take() -> None:
     assert replay(events, 140.0) == pytest.approx(30 * 8 / 6 + 0.5)
 
 
+def test_a_test_of_a_whole_model_takes_what_is_expected_and_its_rest_shrinks() -> None:
+    work = Workload(finals=0, models=2, models_s=50.0)
+    events = [*searched(100, 100, 110.0, work), Event(s=110.0, stage=Stage.MODELS)]
+    assert replay(events, 120.0) == pytest.approx(40 - 10 + 0.5)
+    events.append(Event(s=112.0, stage=Stage.MODELS, done=1, of=2))
+    assert replay(events, 112.0) == pytest.approx(20.5)
+    assert replay(events, 122.0) == pytest.approx(10.5)
+    slow = [*events[:-1], Event(s=150.0, stage=Stage.MODELS, done=1, of=2)]
+    assert replay(slow, 151.0) == pytest.approx(39.5)
+
+
+@pytest.mark.parametrize(
+    ("models_s", "forms", "sure", "left_s"),
+    [
+        (50.0, 0, None, 40),
+        (50.0, 0, 1, 40),
+        (50.0, 0, 0, 0.4),
+        (50.0, 1, 0, 40),  # Forms are compared even if no config wins.
+        (None, 0, 2, 0.4 + 2 * 18),
+        (None, 0, 9, 0.4 + 3 * 18),
+    ],
+)
+def test_whole_models_take_time_if_a_config_may_win(
+    models_s: float | None, forms: int, sure: int | None, left_s: float
+) -> None:
+    work = Workload(finals=0, models=2, sources=3, models_s=models_s, forms=forms)
+    begun, tried = searched(50, 100, 60.0, work)
+    assert replay([begun, msgspec.structs.replace(tried, sure=sure)], 60.0) == pytest.approx(50 + left_s + 0.5)
+
+
 def test_the_fewest_rounds_are_played_though_their_time_is_up() -> None:
     work = Workload(finals=4, models=0, search_s=10.0, finals_s=20.0, total_s=25.0)
     events = [*searched(100, 100, 20.0, work), Event(s=20.0, stage=Stage.FINALS)]
     events.append(Event(s=60.0, stage=Stage.FINALS, done=2, of=14))
-    left_s = replay(events, 60.0)
-    assert left_s is not None
-    assert left_s == pytest.approx(0.5)
+    assert replay(events, 60.0) == pytest.approx(40.5)
     remaining = Remaining()
     for event in events:
         remaining.add(event)

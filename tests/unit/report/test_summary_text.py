@@ -9,8 +9,11 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.dispatch.types import Untunable
+from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.measurement.roofline import Rates
 from pytest_shark_tune.plan.profile import Profile, Share
+from pytest_shark_tune.plan.types import FormResult
+from pytest_shark_tune.records.form import FormRecord
 from pytest_shark_tune.records.types import SizeRatio, SourceCheck
 from pytest_shark_tune.report.config_text import config_lines, describe_rates
 from pytest_shark_tune.report.summary_text import render
@@ -130,6 +133,11 @@ def test_the_table_shows_times_that_belong_to_the_speedup(tmp_path: Path) -> Non
             {},
             "1.03x, too small a gain (1.01 to 1.05)",
         ),
+        (
+            BestFinalist(id="a", ratio=1.15, ratio_low=0.004, ratio_high=329.0, rounds=2),
+            {},
+            "1.15x, undecided after 2 rounds",
+        ),
         (None, {}, "its finalists failed"),
         (None, {"finalists": 0}, "none faster"),
         (None, {"finalists": 0, "tried": 0}, "none tried"),
@@ -150,6 +158,9 @@ def test_a_default_that_failed_has_no_time(tmp_path: Path) -> None:
     row = msgspec.structs.replace(LOST, baseline_us=None, reason="the default config failed: run_failed: SIGSEGV")
     text = render(msgspec.structs.replace(SUMMARY, dispatches=(row,)), width=80, spec=tmp_path / "no", snapshots=())
     assert rows(text, LOST.name)[0] == ["-", "its default failed"]
+    left_out = msgspec.structs.replace(row, reason="its candidates were not all tried", finalists=0, tried=0)
+    text = render(msgspec.structs.replace(SUMMARY, dispatches=(left_out,)), width=80, spec=Path("no"), snapshots=())
+    assert rows(text, LOST.name)[0] == ["-", "none tried"]
 
 
 def test_finals_that_were_cut_are_provisional_and_told_once(tmp_path: Path) -> None:
@@ -208,6 +219,9 @@ def test_sources_and_what_cannot_be_tuned_are_told(tmp_path: Path) -> None:
     assert "matmul as a whole: 2.10x (2.05 to 2.15).\n" in text
     assert "model: the spec applies to 2 of its dispatches\n" in text
     assert "dump: the spec has no entry for it\n" in text
+    row = msgspec.structs.replace(LOST, sources=("dump",))
+    in_table = msgspec.structs.replace(SUMMARY, dispatches=(WON, row))
+    assert "no entry for it" not in render(in_table, width=200, spec=tmp_path / "spec.mlir", snapshots=())
     first = ", ".join(f"dispatch_{number}" for number in range(6))
     assert f"not tuned (8): {first}, …: it has dynamic dimensions\n" in text
 
@@ -350,6 +364,28 @@ def test_open_sizes_have_a_row_each() -> None:
         "    x.0=1, weight 1: 10 us by default",
         "    x.0=512, weight 1: 5.12 ms by default",
     ]
+
+
+def test_dispatches_of_forms_that_were_not_chosen_are_not_counted(tmp_path: Path) -> None:
+    """A model of one dispatch was tuned in three forms, and a single op beside it."""
+    sources = {"net": LOST, "net-O3": WON, "net-mine": LOST, "op": LOST}
+    rows = tuple(msgspec.structs.replace(row, name=name, sources=(name,)) for name, row in sources.items())
+    forms = [Form(name="default"), *(Form(name=name, flags=("--iree-opt-level=O3",)) for name in ("O3", "mine"))]
+    record = FormRecord(model="net", target="llvm-cpu", device="", iree="", ratio=1.1, ratio_low=0.01, ratio_high=99.0)
+    summary = msgspec.structs.replace(
+        SUMMARY,
+        dispatches=rows,
+        sources=(),
+        forms=(record,),
+        tried_forms=tuple(FormResult(model="net", form=form, state="measured") for form in forms),
+    )
+    text = render(summary, width=100, spec=tmp_path / "spec.mlir", snapshots=())
+    assert "0 of 2 dispatches are faster.\n" in text
+    assert "net in the form default as a whole: 1.10x: unproven, since its few rounds differ too much.\n" in text
+    other = msgspec.structs.replace(record, form=forms[1])
+    assert "1 of 2 dispatches is faster" in render(
+        msgspec.structs.replace(summary, forms=(other,)), width=100, spec=tmp_path / "spec.mlir", snapshots=()
+    )
 
 
 def test_the_run_ends_with_the_answer_and_the_config_knob_by_knob(tmp_path: Path) -> None:

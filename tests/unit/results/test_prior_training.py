@@ -84,6 +84,7 @@ def test_a_file_that_is_no_prior_is_named(tmp_path: Path, content: bytes) -> Non
         load_prior("absent.json", "", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_commands_train_a_prior_and_replay_with_it(tmp_path: Path) -> None:
     output = tmp_path / "prior.json"
     trained = CliRunner().invoke(main, ["prior", "train", *map(str, TRAIN), "-o", str(output), "--seeds", "0"])

@@ -14,8 +14,11 @@ import msgspec
 import pytest
 
 from pytest_shark_tune.dispatch.types import Member, Untunable
+from pytest_shark_tune.forms.form import Form
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import Plan, Task
+from pytest_shark_tune.records.form import FormRecord
+from pytest_shark_tune.records.form_files import find_forms
 from pytest_shark_tune.records.snapshot import read_records, records_path, write_spec
 from pytest_shark_tune.records.types import (
     Finalist,
@@ -572,6 +575,25 @@ def test_a_run_of_a_part_keeps_the_spec_of_the_whole(
     again.take(*WON)
     assert not again.store.finish(complete=True).run.keeps_spec
     assert again.matchers == ["match_one"]
+
+
+def test_a_model_that_stays_as_it_is_leaves_no_file_in_its_suite(run: Run) -> None:
+    stays = FormRecord(model="net", target="llvm-cpu", device="Some CPU", iree="3.13.0")
+    run.take(*NOTHING_WON)
+    run.store.add(TestResult(plan="plan", suite=str(run.suite), form=stays))
+    run.store.finish(complete=True)
+    assert [path.parent for path in run.store.form_paths] == [run.out]
+    assert not run.snapshot.parent.exists()
+
+
+def test_a_form_that_won_alone_is_kept_in_the_suite(run: Run) -> None:
+    form = Form(name="O3", flags=("--iree-opt-level=O3",))
+    won = FormRecord(model="net", form=form, target="llvm-cpu", device="Some CPU", iree="3.13.0")
+    run.take(*NOTHING_WON)
+    run.store.add(TestResult(plan="plan", suite=str(run.suite), form=won))
+    run.store.finish(complete=True)
+    assert {path.parent for path in run.store.form_paths} == {run.out, run.snapshot.parent}
+    assert [record.form for record in find_forms(run.snapshot)] == [form]
 
 
 def test_a_part_replaces_the_spec_of_another_part_and_removes_none(tmp_path: Path) -> None:

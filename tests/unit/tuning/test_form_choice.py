@@ -14,7 +14,7 @@ from pytest_shark_tune.plan.profile import Profile, Share
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.plan.types import FormResult, Plan, Task
 from pytest_shark_tune.records.form import FormRecord
-from pytest_shark_tune.tuning.model.form_choice import choose_forms, contenders, estimated_us
+from pytest_shark_tune.tuning.model.form_choice import between_us, choose_forms, contenders, estimated_us
 from pytest_shark_tune.tuning.model.form_final import losing_entries
 from tests.factories import make_task
 
@@ -53,6 +53,15 @@ def test_slow_and_failed_forms_are_no_contenders() -> None:
     results = named(("fast", 2.0), ("near", 1.5), ("slow", 0.9))
     failed = FormResult(model="model", form=IM2COL, state="wrong_result", reason="off")
     assert [result.form.name for result in contenders([*results, failed])] == ["fast", "near"]
+
+
+def test_the_fastest_form_without_flags_is_a_contender_beside_faster_ones() -> None:
+    flagged = [measured(Form(name=name, flags=(f"--{name}",)), ratio) for name, ratio in (("a", 2.0), ("b", 1.9))]
+    flagged += [measured(Form(name=name, flags=(f"--{name}",)), ratio) for name, ratio in (("c", 1.8), ("d", 1.7))]
+    products = measured(Form(name="products", rewrites=("pointwise-convolutions",)), 1.4)
+    results = [measured(DEFAULT_FORM, None), *flagged, products]
+    assert [result.form.name for result in contenders(results)] == ["a", "b", "c", "products"]
+    assert [result.form.name for result in contenders(results, is_short=True)] == ["a", "b", "products"]
 
 
 def test_the_fastest_form_and_the_best_estimates_are_tuned() -> None:
@@ -122,6 +131,9 @@ def test_an_estimate_never_exceeds_the_measured_time() -> None:
     rest_us, floor_us = 700.0, 2 * 2 * 64**3 / 1e3
     assert estimated_us(plan(task), profile, LIMITS) == rest_us + 300.0 + floor_us
     assert estimated_us(plan(task), profile, LIMITS, raced_us=3000.0) == (rest_us + 300.0) / 2 + floor_us
+    assert estimated_us(plan(task), profile, LIMITS, between=50.0) == (tunable.calls + 1) * 50.0 + 300.0 + floor_us
+    others = [replace(profile, model_us=5300.0 + outside) for outside in (0.0, 90.0)]
+    assert between_us([profile, *others]) == 90.0 / (tunable.calls + 1)
     quick = replace(profile, shares=(replace(tunable, time_us=10.0), fixed), model_us=None)
     assert estimated_us(plan(task), quick, LIMITS) == 310.0
 
@@ -140,6 +152,28 @@ def test_equal_dispatches_of_two_forms_are_one_task() -> None:
     assert [member.source for member in joined.tasks[0].dispatch.members] == ["model", "model-im2col"]
     assert {candidate.dispatch for candidate in joined.tasks[2].candidates} <= {"b_2"}
     assert [found.name for found in joined.sources] == ["model", "model-im2col"]
+
+
+def test_a_root_op_with_a_pack_fused_into_it_is_a_task_of_its_own() -> None:
+    plain, packed = make_task("a", 64), make_task("a", 64)
+    scattering = """
+    func.func private @f(%x: tensor<4xf32>, %y: tensor<8xf32>) -> tensor<8xf32> {
+      %z = iree_linalg_ext.map_store %x into %y {
+      ^bb0(%i: index):
+        %true = arith.constant true
+        iree_linalg_ext.yield %i, %true : index, i1
+      } : tensor<4xf32> into tensor<8xf32> -> tensor<8xf32>
+      return %z : tensor<8xf32>
+    }"""
+    (member,) = packed.dispatch.members
+    with_pack = replace(member, module=replace(member.module, text=scattering))
+    packed = packed.with_members([with_pack])
+    default = plan(of_source(plain, "model"), sources=(source("model"),))
+    formed = plan(of_source(packed, "model-im2col"), sources=(source("model-im2col", IM2COL),))
+    joined = joined_plan(default, [part_of(default, ["model"]), formed])
+    assert [task.name for task in joined.tasks] == ["a", "a_2"]
+    other = plan(of_source(packed, "other"), sources=(source("other"),))
+    assert [task.name for task in joined_plan(default, [default, other]).tasks] == ["a"], "one spec holds for both"
 
 
 def test_entries_of_a_form_that_lost_are_dropped() -> None:

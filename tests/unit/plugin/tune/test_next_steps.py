@@ -25,7 +25,13 @@ def won() -> Summary:
 
 
 def steps(
-    directory: Path, summary: Summary, sources: list[Source], *, time_s: float | None = None, **given: Any
+    directory: Path,
+    summary: Summary,
+    sources: list[Source],
+    *,
+    time_s: float | None = None,
+    forms: tuple[Path, ...] = (),
+    **given: Any,
 ) -> Any:
     options = dict.fromkeys(option.dest for option in OPTIONS) | given
     config: Any = SimpleNamespace(
@@ -39,7 +45,7 @@ def steps(
     spec.touch()
     snapshots = [directory / "suite" / "__specs__" / "x.mlir"]
     tuned: Any = SimpleNamespace(candidates=60, time_s=time_s)
-    return list(next_steps(config, tuned, summary, sources, spec=spec, snapshots=snapshots))
+    return list(next_steps(config, tuned, summary, sources, spec=spec, snapshots=snapshots, forms=forms))
 
 
 def test_a_winner_is_used_kept_and_guarded(tmp_path: Path, won: Summary) -> None:
@@ -74,3 +80,6 @@ def test_without_a_winner_the_next_run_tries_more(
     assert steps(tmp_path, lost, [], time_s=time_s) == [("to try more", f"pytest suite --tune {more}")]
     all_tried = tuple(msgspec.structs.replace(row, tried=row.generated) for row in rows)
     assert steps(tmp_path, msgspec.structs.replace(won, dispatches=all_tried), []) == []
+    written = (tmp_path / ".tune" / "net.flags", tmp_path / "suite" / "__specs__" / "net.flags")
+    kept = [("to keep it", "git add suite/__specs__")]
+    assert steps(tmp_path, msgspec.structs.replace(won, dispatches=all_tried), [], forms=written) == kept

@@ -208,6 +208,7 @@ def test_a_run_without_records_has_a_page(one: FinishedRun) -> None:
     assert "1 of 1 dispatch is faster" in page.shown
 
 
+@pytest.mark.slow
 def test_a_page_of_many_dispatches_stays_small_and_says_what_it_leaves_out(one: FinishedRun) -> None:
     names = [f"dispatch_{number}" for number in range(60)]
     (row,) = one.summary.dispatches
