@@ -104,7 +104,7 @@ def _measure_all(family: Family, session: Session) -> list[dict[str, float]]:
 
 def _build(entrants: Sequence[Entrants], session: Session) -> None:
     """Compile all candidates. Failures are found again where the candidates are measured."""
-    for task, names, _ in entrants:
+    for task, names, *_ in entrants:
         session.run.publish(task, names)  # The builder compiles several of them at a time.
         for name in names:
             with suppress(CandidateFailed):

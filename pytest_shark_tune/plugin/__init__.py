@@ -63,6 +63,8 @@ def _configure_plugin(config: pytest.Config) -> None:
         _prepare_bindings(config)
         from pytest_shark_tune.plugin.tune.plugin import start_tuning
 
+        if not options.bundle_is_given(config):
+            warn_of_release(config)
         start_tuning(config)
     elif not hasattr(config, "workerinput"):
         config.pluginmanager.register(GuardReporter(config, guard), "shark-tune-guard-reporter")
@@ -114,7 +116,6 @@ def _prepare_bindings(config: pytest.Config) -> None:
     except NoCompiler as error:
         option = "--tx: " if hasattr(config, "workerinput") else "--tune: " if options.tuning_is_on(config) else ""
         raise pytest.UsageError(f"{option}{error}; only --tune-bundle does without it") from error
-    warn_of_release(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
