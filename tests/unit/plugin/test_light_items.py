@@ -72,8 +72,8 @@ def prepare(suite: pytest.Pytester, *, light: bool, scope: str = "function") -> 
     suite.makeconftest(_CONFTEST.replace("LIGHT", str(light)).replace("SCOPE", scope))
 
 
-def collected(suite: pytest.Pytester, *, light: bool, scope: str = "function") -> list[pytest.Item]:
-    prepare(suite, light=light, scope=scope)
+def collected(suite: pytest.Pytester, *, light: bool) -> list[pytest.Item]:
+    prepare(suite, light=light)
     items, _ = suite.inline_genitems("-p", "no:shark_tune")
     return items
 
@@ -119,9 +119,14 @@ def test_light_items_are_selected_and_run_as_any_others(
 @pytest.mark.parametrize("scope", ["function", "module"])
 def test_tests_that_share_a_parameter_are_side_by_side_as_with_any_others(suite: pytest.Pytester, scope: str) -> None:
     suite.makepyfile(test_suite=_SHARING)
-    plain, light = ([item.name for item in collected(suite, light=light, scope=scope)] for light in (False, True))
-    assert light == plain
-    assert light[:2] == ["test_first[one]", "test_first[two]" if scope == "function" else "test_last[one]"]
+    orders = []
+    for light in (False, True):
+        prepare(suite, light=light, scope=scope)
+        lines = suite.runpytest("--collect-only", "-q", "-p", "no:shark_tune").outlines
+        orders.append([line.partition("::")[2] for line in lines if "::" in line])
+    plain, light_ones = orders
+    assert light_ones == plain
+    assert plain[:2] == ["test_first[one]", "test_first[two]" if scope == "function" else "test_last[one]"]
 
 
 def test_the_garbage_collector_is_as_it_was(suite: pytest.Pytester) -> None:
