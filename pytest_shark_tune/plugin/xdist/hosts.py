@@ -39,13 +39,13 @@ def survive_lost_hosts(
             except (HostNotFound, EOFError, OSError) as error:
                 if not host:
                     raise
-                unreachable[host] = why_unreachable(error) or f"--tx: {host} starts no worker: {error}"
+                unreachable[host] = why_unreachable(error, host) or f"--tx: {host} starts no worker: {error}"
         others = [node for node in controller._active_nodes if node is not lost and not node.shutting_down]
         if not others and not controller.sched.tests_finished:
             end_run(f"{unreachable[host]}; {_CONTINUE}", returncode=pytest.ExitCode.TESTS_FAILED)
         if others:
             left = "1 worker" if len(others) == 1 else f"{len(others)} workers"
-            report(f"{unreachable[host]}: the run goes on without {lost.gateway.id}, with {left}")
+            report(f"{unreachable[host]}; the run goes on without {lost.gateway.id}, with {left}")
         if leave_out is not None:
             leave_out()
         return None
@@ -53,9 +53,14 @@ def survive_lost_hosts(
     controller._clone_node = replace_if_reachable
 
 
-def why_unreachable(error: Exception) -> str:
-    """Return the reason why a worker on another host could not be started; empty for any other error."""
-    return f"--tx: ssh gets no connection to {error}" if isinstance(error, HostNotFound) else ""
+def why_unreachable(error: Exception, host: str = "another host") -> str:
+    """Return the reason why a worker on a host could not be started; empty for an error of another kind."""
+    if isinstance(error, HostNotFound):
+        return f"--tx: ssh gets no connection to {error}"
+    # Execnet's own errors have no number.
+    if isinstance(error, EOFError) or (isinstance(error, OSError) and error.errno is None):
+        return f"--tx: a worker on {host} ended as it was started ({error}): does python= name a Python there?"
+    return ""
 
 
 def _host_of(spec: Any) -> str:

@@ -91,7 +91,7 @@ class TuneWorkers:
             raise
 
     def _why_unreachable(self, error: Exception) -> str:
-        if not self._config.pluginmanager.has_plugin("dsession"):
+        if not self._setup.is_remote:
             return ""
         from pytest_shark_tune.plugin.xdist.hosts import why_unreachable
 

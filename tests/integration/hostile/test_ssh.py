@@ -78,6 +78,16 @@ def test_workers_on_another_host_tune(suite: Suite, tmp_path: Path) -> None:
     assert not list(suite.cache.glob("runs/*")), "the directory of the run ends with it"
 
 
+def test_a_host_without_a_python_is_told(suite: Suite, tmp_path: Path) -> None:
+    host = Host(tmp_path / "host", suite.directory)
+    with host.running():
+        workers = [option.replace("python3", "no-python") for option in _options(host, 3)]
+        outcome = suite.tune("--tx=popen", *workers, out="out")
+    assert outcome.status == pytest.ExitCode.USAGE_ERROR, outcome.text
+    assert "INTERNALERROR" not in outcome.text
+    outcome.lines.fnmatch_lines(["*--tx: a worker on another host ended as it was started (*): does python= name *"])
+
+
 @pytest.mark.parametrize("fault", ["user", "cache", "compiler"])
 def test_a_host_that_cannot_take_part_is_told(suite: Suite, tmp_path: Path, fault: str) -> None:
     lacks = _NO_COMPILER if fault == "compiler" else ()
@@ -144,7 +154,7 @@ def test_a_host_that_is_gone_costs_its_workers(make_suite: MakeSuite, suite: Sui
         _end(server)
         outcome = running.finish()
     assert outcome.status == 0, outcome.text
-    told = f"shark-tune: --tx: ssh gets no connection to root@{NAME}: the run goes on without gw*, with * worker*"
+    told = f"shark-tune: --tx: ssh gets no connection to root@{NAME}; the run goes on without gw*, with * worker*"
     outcome.lines.fnmatch_lines([told, told])
     assert len({record["id"] for record in outcome.records}) == 21
     assert sum(record["state"] == "run_failed" for record in outcome.records) <= 2
@@ -201,7 +211,7 @@ def test_guarding_on_a_host_that_is_gone(make_suite: MakeSuite, tmp_path: Path, 
         outcome.lines.fnmatch_lines(["1 entry, checks: * kept*"])
         assert lost.replace("root", USER) in report
     else:
-        outcome.lines.fnmatch_lines([f"shark-tune: {lost}: the run goes on without gw1, with 1 worker"])
+        outcome.lines.fnmatch_lines([f"shark-tune: {lost}; the run goes on without gw1, with 1 worker"])
         assert sum(map(int, re.findall(r"(\d+) (?:passed|failed)", outcome.text.splitlines()[-1]))) == 24
         assert lost not in report
 

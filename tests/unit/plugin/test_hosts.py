@@ -74,7 +74,7 @@ def test_all_workers_of_a_lost_host_are_left_out_and_it_is_tried_once() -> None:
     first, second, _ = controller.start(THERE, THERE, HERE)
     assert controller.lose(first) is None
     assert controller.lose(second) is None
-    gone = "--tx: ssh gets no connection to there: the run goes on without"
+    gone = "--tx: ssh gets no connection to there; the run goes on without"
     assert told == [f"{gone} gw0, with 2 workers", "left out", f"{gone} gw1, with 1 worker", "left out"]
     assert controller.tried == ["gw0"]
 
@@ -84,7 +84,10 @@ def test_a_connection_that_ends_while_a_worker_starts_is_a_lost_host() -> None:
     told = watched(controller)
     first, _ = controller.start(THERE, ELSEWHERE)
     assert controller.lose(first) is None
-    assert told[0] == "--tx: there starts no worker: no python: the run goes on without gw0, with 1 worker"
+    assert told[0] == (
+        "--tx: a worker on there ended as it was started (no python): does python= name a Python there?; "
+        "the run goes on without gw0, with 1 worker"
+    )
 
 
 @pytest.mark.parametrize("others_leave", [False, True])
