@@ -13,6 +13,7 @@ from pytest_shark_tune.plugin.files import collect_file, named_path, read_comman
 from pytest_shark_tune.plugin.guard.options import GuardOptions
 from pytest_shark_tune.plugin.guard.parameters import golden_parameters, guard_parameters, has_snapshots
 from pytest_shark_tune.plugin.guard.reporter import GuardReporter
+from pytest_shark_tune.plugin.guard.workers import GuardWorkers
 from pytest_shark_tune.plugin.marker import guard_marks_of, marks_of
 from pytest_shark_tune.plugin.option_table import add_options
 from pytest_shark_tune.plugin.reporting import EscapedReports, escaping_errors, warn_of_release
@@ -68,6 +69,7 @@ def _configure_plugin(config: pytest.Config) -> None:
         start_tuning(config)
     elif not hasattr(config, "workerinput"):
         config.pluginmanager.register(GuardReporter(config, guard), "shark-tune-guard-reporter")
+        config.pluginmanager.register(GuardWorkers(config), "shark-tune-guard-workers")
 
 
 def _trust_specs(config: pytest.Config) -> None:

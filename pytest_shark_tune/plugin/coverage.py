@@ -9,6 +9,7 @@ import pytest
 
 from pytest_shark_tune.plan.roles import Role
 from pytest_shark_tune.plugin.cases import TuningCase
+from pytest_shark_tune.plugin.items import case_of
 from pytest_shark_tune.results.coverage import Collected, Coverage
 
 __all__ = ["CollectionWatch", "whole_suites"]
@@ -41,6 +42,11 @@ class CollectionWatch:
     def add(self, path: Path, cases: Iterable[TuningCase]) -> None:
         """Record the cases that a test function in the file ``path`` is parametrized with."""
         self._cases.setdefault(path, []).extend(cases)
+
+    def collected_in(self, session: pytest.Session) -> Collected:
+        """Return how much of the generated tests a session may run."""
+        kept = [case for case in map(case_of, session.items) if case is not None]
+        return self.collected(kept, session.config.args, session.config.getini("python_files"))
 
     def collected(self, kept: Collection[TuningCase], arguments: Sequence[str], patterns: Sequence[str]) -> Collected:
         """Return how much of the generated tests may run.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
+from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plugin import reporting
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.plugin.parse import naming
@@ -25,8 +28,12 @@ def clear_cache(config: pytest.Config) -> None:
 
 
 def cut_cache(config: pytest.Config) -> None:
-    """Remove what the cache holds beyond its maximum size."""
+    """Remove what the cache holds beyond its maximum size.
+
+    Only workers on other hosts may be able to use it, and then there is nothing to remove here.
+    """
     from pytest_shark_tune.system.cache import Cache
 
     options = TuneOptions.from_pytest_config(config)
-    Cache(options.cache).evict(options.cache_bytes)
+    with suppress(InputError, OSError):
+        Cache(options.cache).evict(options.cache_bytes)

@@ -7,7 +7,6 @@ imports nothing more, until a test has a result.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +28,9 @@ if TYPE_CHECKING:
     from pytest_shark_tune.guard.verdict import Verdict
     from pytest_shark_tune.plugin.guard.keeper import HistoryKeeper
     from pytest_shark_tune.report.guard_text import GuardFailure, GuardResult
-    from pytest_shark_tune.system.directories import HeldDirectory
 
-__all__ = ["FAILURE", "PROPERTY", "RUN_DIRECTORY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
+__all__ = ["FAILURE", "PROPERTY", "SNAPSHOTS", "UNGUARDED", "GuardReporter"]
 
-RUN_DIRECTORY = "shark_tune_guard_run_directory"
-"""The key in a worker's input for the directory that all workers of a run share."""
 PROPERTY = "shark_tune_guard"
 """The property of a report for the result of its test."""
 FAILURE = "shark_tune_failure"
@@ -57,18 +53,9 @@ class GuardReporter:
         self._unguarded: dict[Path, None] = {}
         """The files of tests that were skipped since there is nothing to guard."""
         self._problems: list[str] = []
+        self._ended = ""
         self._interrupts = Interrupts(terminate=True)
-        self._run_directory: HeldDirectory | None = None
         self._history: HistoryKeeper | None = None
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """Give a worker the directory that it shares with the others, in case one of them has something to guard."""
-        from pytest_shark_tune.system.directories import HeldDirectory
-
-        with suppress(OSError):  # Every worker then makes one for itself, or says why it cannot.
-            self._run_directory = self._run_directory or HeldDirectory()
-            node.workerinput[RUN_DIRECTORY] = os.fspath(self._run_directory.path)
 
     def pytest_sessionstart(self) -> None:
         """Empty the cache before any process of the run takes something from it.
@@ -129,6 +116,10 @@ class GuardReporter:
         words = verdict_status(result.verdict)
         return ("passed", ".", words) if words else None
 
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Remember why the run ends, if it is told."""
+        self._ended = str(excinfo.value)
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> Any:
         """Write the reports, however the run ended, and fail a run that should have guarded something and did not."""
@@ -165,7 +156,7 @@ class GuardReporter:
             return
         from pytest_shark_tune.report.guard_text import markdown
 
-        found = self._results.values(), self._shown_failures, _why_ended(session, exitstatus)
+        found = self._results.values(), self._shown_failures, self._ended or _why_ended(session, exitstatus)
         text = markdown(*found)
         problems = [append_step_summary(text)] if has_results else []
         if reports.markdown is not None:
@@ -226,8 +217,6 @@ class GuardReporter:
     def pytest_unconfigure(self) -> None:
         """Cut the cache to its maximum size, once all processes of the run have finished with it."""
         self._interrupts.restore()
-        if self._run_directory is not None:
-            self._run_directory.remove()
         if self._results:
             cut_cache(self._config)
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_shark_tune.device.discovery import FoundDevices, jobs_of_worker
 from pytest_shark_tune.guard.session import GuardSession
 from pytest_shark_tune.plugin.guard.options import GuardOptions
-from pytest_shark_tune.plugin.guard.reporter import RUN_DIRECTORY
+from pytest_shark_tune.plugin.guard.workers import RUN_DIRECTORY
 from pytest_shark_tune.plugin.interrupts import Interrupts
 from pytest_shark_tune.plugin.options import TuneOptions
 from pytest_shark_tune.plugin.preflight import check_cache, check_compiler, check_temporary, find_devices

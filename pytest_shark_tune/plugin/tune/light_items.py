@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from _pytest import fixtures
 
 from pytest_shark_tune.plugin.cases import TuningCase
 
@@ -19,7 +21,7 @@ __all__ = ["LightCallSpec", "LightFunction", "LightItems"]
 
 
 class LightItems:
-    """Makes the items of marked tests light, and keeps the garbage collector from looking at them all."""
+    """Makes the items of marked tests light, and keeps pytest and the garbage collector from looking at them all."""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection(self) -> Generator[None, object, object]:
@@ -27,7 +29,8 @@ class LightItems:
         was_on = gc.isenabled()
         gc.disable()
         try:
-            return (yield)
+            with _reordering_only_where_needed():
+                return (yield)
         finally:
             gc.freeze()
             if was_on:
@@ -59,6 +62,36 @@ class LightItems:
         gc.unfreeze()
 
 
+@contextmanager
+def _reordering_only_where_needed() -> Iterator[None]:
+    """Spare pytest a fourth of the time of collecting: looking at each item for parameters to be set up once for many.
+
+    Pytest puts tests side by side that share such a parameter. Our tests have a parameter of their own.
+    """
+    reorder = getattr(fixtures, "reorder_items", None)
+    if reorder is None:  # Another release of pytest may call it something else.
+        yield
+        return
+
+    def reorder_if_needed(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+        if all(map(_shares_no_parameter, items)):
+            return list(dict.fromkeys(items))
+        reordered: list[pytest.Item] = reorder(items)
+        return reordered
+
+    fixtures.reorder_items = reorder_if_needed
+    try:
+        yield
+    finally:
+        fixtures.reorder_items = reorder
+
+
+def _shares_no_parameter(item: pytest.Item) -> bool:
+    """Whether the parameters of a test are made for it alone."""
+    call = getattr(item, "callspec", None)
+    return call is None or (isinstance(call, LightCallSpec) and call.is_of_function)
+
+
 class LightCallSpec:
     """The parameters of a test whose only parameter is its case, as pytest reads them from its own class."""
 
@@ -69,6 +102,11 @@ class LightCallSpec:
         self.id: str = call.id
         self._case: TuningCase = call.params[_PARAMETER]
         self._index: int = call.indices[_PARAMETER]
+
+    @property
+    def is_of_function(self) -> bool:
+        """Whether the case is made for each test, as by our own fixture."""
+        return str(getattr(self._arg2scope.get(_PARAMETER), "value", "")) == "function"
 
     @property
     def params(self) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import suppress
-from functools import partial
 
 import pytest
 
@@ -87,17 +86,16 @@ class TuningPlugin:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Give the controller the test manifest; all workers write the same one."""
-        cases = [case for item in session.items if (case := case_of(item))]
-        patterns = session.config.getini("python_files")
-        collected = self._watch.collected(cases, session.config.args, patterns)
         if self._store is None:
             with suppress(OSError):  # The controller misses it, and says so once for all workers.
-                self._setup.session.run.write_manifest(partial(manifest_of, session.items, collected))
+                self._setup.session.run.write_manifest(
+                    lambda: manifest_of(session.items, self._watch.collected_in(session))
+                )
             return
-        self._store.add_collected(collected)
-        for case in cases:
-            if case.plan_key:
-                self._store.add_plan(case.plan_key, case.suite)
+        self._store.add_collected(self._watch.collected_in(session))
+        cases = filter(None, map(case_of, session.items))
+        for key, suite in dict.fromkeys((case.plan_key, case.suite) for case in cases if case.plan_key):
+            self._store.add_plan(key, suite)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import pytest
-from execnet import HostNotFound
 from xdist.report import report_collection_diff
 from xdist.workermanage import WorkerController, parse_tx_spec_config
 
 from pytest_shark_tune.plugin.xdist.order import RunOrder
 
-__all__ = ["MOST_LOST", "MOST_LOST_IN_A_ROW", "TuneScheduling", "how_it_ended", "refusal", "why_unreachable"]
+__all__ = ["MOST_LOST", "MOST_LOST_IN_A_ROW", "TuneScheduling", "how_it_ended", "refusal"]
 
 MOST_LOST = 1000
 """The default for ``--max-worker-restart``: a lost worker costs one candidate only, so xdist's 4 are too few."""
@@ -102,6 +101,12 @@ class TuneScheduling:
         self.order.give_back(self._collection.index(item))
         self._feed()
 
+    def leave_out_worker(self) -> None:
+        """Wait for one worker less: one that was lost is not replaced."""
+        self.workers -= 1
+        if self.order is None and self._collections and self.collection_is_completed:
+            self.schedule()
+
     def remove_pending_tests_from_node(self, node: WorkerController, indices: Sequence[int]) -> None:
         """Refuse: this scheduler never steals tests from a worker."""
         raise NotImplementedError
@@ -160,11 +165,6 @@ def refusal(error: object) -> str:
     lines = str(error).strip().splitlines()
     marks = [number for number, line in enumerate(lines) if line.startswith(_REFUSED)]
     return "\n".join(lines[marks[-1] :]).removeprefix(_REFUSED) if marks else ""
-
-
-def why_unreachable(error: Exception) -> str:
-    """Return the reason why a worker on another host could not be started; empty for any other error."""
-    return f"--tx: ssh gets no connection to {error}" if isinstance(error, HostNotFound) else ""
 
 
 def how_it_ended(node: WorkerController) -> str:

@@ -56,9 +56,12 @@ class TuneWorkers:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config) -> Any:
         """Let xdist hand out the tests in the order of the phases."""
+        from pytest_shark_tune.plugin.xdist.hosts import survive_lost_hosts
         from pytest_shark_tune.plugin.xdist.scheduling import TuneScheduling
 
         scheduling = TuneScheduling(config, self._begin_with_workers)
+        controller = config.pluginmanager.get_plugin("dsession")
+        survive_lost_hosts(controller, self._setup.report, scheduling.leave_out_worker)
         if note := crowding(scheduling.workers, self._setup.settings.devices):
             self._setup.report(note)
         return scheduling
@@ -87,20 +90,10 @@ class TuneWorkers:
                 end_run(why, returncode=pytest.ExitCode.USAGE_ERROR)
             raise
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """End the run with its results if no worker can take the place of a lost one."""
-        try:
-            return (yield)
-        except Exception as error:
-            if why := self._why_unreachable(error):
-                end_run(f"{why}; the same command continues, and needs no --tx of a host that stays away", returncode=1)
-            raise
-
     def _why_unreachable(self, error: Exception) -> str:
-        if not self._config.pluginmanager.has_plugin("dsession"):
+        if not self._setup.is_remote:
             return ""
-        from pytest_shark_tune.plugin.xdist.scheduling import why_unreachable
+        from pytest_shark_tune.plugin.xdist.hosts import why_unreachable
 
         return why_unreachable(error)
 

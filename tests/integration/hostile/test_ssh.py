@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import hostile
 from tests.integration.hosts import NAME, USER, Host, connections, why_no_host
 from tests.models import suite_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.integration.conftest import MakeSuite, Suite
 
 _SUITE = suite_text('ops.matmul(m=64, n=64, k=64, lhs="f32")')
@@ -27,6 +31,16 @@ def measurement(measurement):
     assert (platform.node(), os.getcwd()) == ("{NAME}", "/mnt/checkout")
     return measurement
 """
+_WAITS = """
+import time
+from pathlib import Path
+import pytest
+
+@pytest.mark.parametrize("number", range(20))
+def test_wait(number):
+    Path("{0}", str(number)).touch()
+    time.sleep(0.5)
+"""
 _NO_COMPILER = ("iree/compiler", "iree_base_compiler*")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why := why_no_host()), reason=f"no other host: {why}")]
@@ -38,6 +52,15 @@ def suite(make_suite: MakeSuite, tmp_path: Path) -> Suite:
     suite.cache = tmp_path / "shared"
     suite.cache.mkdir(mode=0o700)
     return suite
+
+
+@pytest.fixture
+def marks() -> Iterator[Path]:
+    """A directory in which every user may make files; nobody else enters those of pytest."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        path = Path(name)
+        path.chmod(0o777)
+        yield path
 
 
 def _options(host: Host, candidates: int, **workers: str) -> list[str]:
@@ -53,6 +76,16 @@ def test_workers_on_another_host_tune(suite: Suite, tmp_path: Path) -> None:
     assert len(outcome.records) == 4
     assert "no final" not in outcome.dispatch("matmul_64x64x64_f32")["reason"]
     assert not list(suite.cache.glob("runs/*")), "the directory of the run ends with it"
+
+
+def test_a_host_without_a_python_is_told(suite: Suite, tmp_path: Path) -> None:
+    host = Host(tmp_path / "host", suite.directory)
+    with host.running():
+        workers = [option.replace("python3", "no-python") for option in _options(host, 3)]
+        outcome = suite.tune("--tx=popen", *workers, out="out")
+    assert outcome.status == pytest.ExitCode.USAGE_ERROR, outcome.text
+    assert "INTERNALERROR" not in outcome.text
+    outcome.lines.fnmatch_lines(["*--tx: a worker on another host ended as it was started (*): does python= name *"])
 
 
 @pytest.mark.parametrize("fault", ["user", "cache", "compiler"])
@@ -111,15 +144,31 @@ def test_a_connection_that_is_lost_costs_a_candidate_of_each_worker(
     assert running.survivors(within_s=10) == []
 
 
-def test_a_host_that_is_gone_ends_the_run_with_its_results(suite: Suite, tmp_path: Path) -> None:
+def test_a_host_that_is_gone_costs_its_workers(make_suite: MakeSuite, suite: Suite, tmp_path: Path) -> None:
+    here = make_suite({"suite/test_suite.py": _SUITE})
+    here.cache = suite.cache
+    host = Host(tmp_path / "host", here.directory)
+    with host.running() as server:
+        running = here.start("--tune", "--tx=popen", *_options(host, 20), out="out")
+        running.wait_for_records(5)
+        _end(server)
+        outcome = running.finish()
+    assert outcome.status == 0, outcome.text
+    told = f"shark-tune: --tx: ssh gets no connection to root@{NAME}; the run goes on without gw*, with * worker*"
+    outcome.lines.fnmatch_lines([told, told])
+    assert len({record["id"] for record in outcome.records}) == 21
+    assert sum(record["state"] == "run_failed" for record in outcome.records) <= 2
+    assert outcome.summary["run"]["complete"] is True
+    assert "no final" not in outcome.dispatch("matmul_64x64x64_f32")["reason"]
+    assert running.survivors(within_s=10) == []
+
+
+def test_a_run_without_any_host_ends_with_its_results(suite: Suite, tmp_path: Path) -> None:
     host = Host(tmp_path / "host", suite.directory)
     with host.running() as server:
         running = suite.start("--tune", *_options(host, 20), out="out")
         running.wait_for_records(3)
-        lost = connections(server)
-        os.kill(server, signal.SIGKILL)
-        for process in lost:
-            os.kill(process, signal.SIGKILL)
+        _end(server)
         outcome = running.finish()
     assert outcome.status == 1, outcome.text
     assert "INTERNALERROR" not in outcome.text
@@ -130,3 +179,46 @@ def test_a_host_that_is_gone_ends_the_run_with_its_results(suite: Suite, tmp_pat
     assert refused.status == pytest.ExitCode.USAGE_ERROR
     assert "INTERNALERROR" not in refused.text
     refused.lines.fnmatch_lines([f"*--tx: ssh gets no connection to root@{NAME}*"])
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "beside a local worker"])
+def test_guarding_on_a_host_that_is_gone(make_suite: MakeSuite, tmp_path: Path, marks: Path, is_alone: bool) -> None:
+    files = {"test_suite.py": suite_text('"model.mlir"'), "test_wait.py": _WAITS.format(marks)}
+    specs = {"model.mlir": hostile.MODEL, "__specs__/llvm-cpu-x.mlir": hostile.spec()}
+    suite = make_suite({f"suite/{name}": text for name, text in (files | specs).items()})
+    host = Host(tmp_path / "host", suite.directory)
+    # Guarding needs neither the same user nor a directory that the hosts share.
+    workers = host.workers(user=USER) if is_alone else ["--tx=popen", *host.workers(count=1)]
+    suite.cache = marks / "cache"
+    # A check that measures may stay undecided on a busy machine.
+    options = [*workers, "-o", "testpaths=suite", "--tune-report-md=report.md", "-k", "not fast"]
+    with host.running() as server:
+        whole = suite.run(*options)
+        assert whole.status == 0, whole.text
+        whole.lines.fnmatch_lines(["1 entry, checks: 4 kept"])
+        for mark in marks.glob("[0-9]*"):
+            mark.unlink()
+        running = suite.start(*options)
+        while len(list(marks.glob("[0-9]*"))) < 8 and running.process.poll() is None:
+            time.sleep(0.05)
+        _end(server)
+        outcome = running.finish()
+    assert outcome.status == 1, outcome.text
+    assert "INTERNALERROR" not in outcome.text
+    lost = f"--tx: ssh gets no connection to root@{NAME}"
+    report = (suite.directory / "report.md").read_text(encoding="utf-8")
+    if is_alone:
+        outcome.lines.fnmatch_lines(["1 entry, checks: * kept*"])
+        assert lost.replace("root", USER) in report
+    else:
+        outcome.lines.fnmatch_lines([f"shark-tune: {lost}; the run goes on without gw1, with 1 worker"])
+        assert sum(map(int, re.findall(r"(\d+) (?:passed|failed)", outcome.text.splitlines()[-1]))) == 24
+        assert lost not in report
+
+
+def _end(server: int) -> None:
+    """End a host: the server, its connections and what they started, as far as it takes part in them."""
+    lost = connections(server)
+    # The process that holds the connection of another user than root is a child of that which root has for it.
+    for process in (server, *lost, *(child for parent in lost for child in connections(parent))):
+        os.kill(process, signal.SIGKILL)

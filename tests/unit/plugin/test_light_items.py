@@ -21,7 +21,7 @@ def pytest_configure(config):
     if LIGHT:
         config.pluginmanager.register(LightItems())
 
-@pytest.fixture
+@pytest.fixture(scope="SCOPE")
 def candidate(request):
     return request.param
 
@@ -49,14 +49,27 @@ def test_plain():
 """
 
 
+_SHARING = """
+import pytest
+
+@pytest.mark.tune
+def test_first(candidate):
+    pass
+
+@pytest.mark.tune
+def test_last(candidate):
+    pass
+"""
+
+
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makepyfile(test_suite=_SUITE)
     return pytester
 
 
-def prepare(suite: pytest.Pytester, *, light: bool) -> None:
-    suite.makeconftest(_CONFTEST.replace("LIGHT", str(light)))
+def prepare(suite: pytest.Pytester, *, light: bool, scope: str = "function") -> None:
+    suite.makeconftest(_CONFTEST.replace("LIGHT", str(light)).replace("SCOPE", scope))
 
 
 def collected(suite: pytest.Pytester, *, light: bool) -> list[pytest.Item]:
@@ -101,6 +114,19 @@ def test_light_items_are_selected_and_run_as_any_others(
     for light in (False, True):
         prepare(suite, light=light)
         suite.inline_run("-p", "no:shark_tune", *arguments).assertoutcome(passed=passed)
+
+
+@pytest.mark.parametrize("scope", ["function", "module"])
+def test_tests_that_share_a_parameter_are_side_by_side_as_with_any_others(suite: pytest.Pytester, scope: str) -> None:
+    suite.makepyfile(test_suite=_SHARING)
+    orders = []
+    for light in (False, True):
+        prepare(suite, light=light, scope=scope)
+        lines = suite.runpytest("--collect-only", "-q", "-p", "no:shark_tune").outlines
+        orders.append([line.partition("::")[2] for line in lines if "::" in line])
+    plain, light_ones = orders
+    assert light_ones == plain
+    assert plain[:2] == ["test_first[one]", "test_first[two]" if scope == "function" else "test_last[one]"]
 
 
 def test_the_garbage_collector_is_as_it_was(suite: pytest.Pytester) -> None:

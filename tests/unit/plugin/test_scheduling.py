@@ -325,6 +325,20 @@ def test_a_replacement_that_collects_something_else_is_reported_and_sent_home() 
     assert controller.crashed == [0]
 
 
+@pytest.mark.parametrize("collected", [0, 1, 2])
+def test_a_worker_that_is_left_out_is_not_waited_for(collected: int) -> None:
+    controller = Controller(PHASES, 3)
+    for _ in range(collected):
+        controller.add()
+    controller.scheduler.leave_out_worker()
+    controller.settle()
+    assert controller.scheduler.has_pending == (collected == 2)
+    for _ in range(2 - collected):
+        controller.add()
+    controller.run(random.Random(0))
+    assert ended_in_full(controller)
+
+
 def test_tests_are_never_stolen() -> None:
     controller = Controller([CANDIDATE] * 6, 2).start()
     with pytest.raises(NotImplementedError):
