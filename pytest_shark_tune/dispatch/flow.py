@@ -10,12 +10,14 @@ import msgspec
 from iree.compiler import ir
 
 from pytest_shark_tune.dispatch import mlir
+from pytest_shark_tune.dispatch.elements import SCALARS
 from pytest_shark_tune.dispatch.open_sizes import with_sizes
 from pytest_shark_tune.dispatch.reasons import CannotTune
 from pytest_shark_tune.dispatch.types import Tensor
 
 __all__ = ["Flow", "function_inputs", "read_flow", "why_not_fed"]
 
+_MADE_UP = "only tensors of fixed shapes and numbers of common types"
 _BUFFER_VIEW = "!hal.buffer_view"
 _CONSTANTS = {"util.global": "initial_value", "flow.tensor.constant": "value"}
 """Ops that hold data, each with the attribute that holds it."""
@@ -122,8 +124,9 @@ def function_inputs(
 ) -> dict[str, tuple[Tensor, ...]]:
     """Return the public functions of a module at phase ``input``, each with the tensors that it takes.
 
-    Functions with other arguments than statically shaped tensors are left out: no data can be made for them. A function
-    from ONNX takes buffer views at this phase. It imports them as tensors, itself or in a function that it calls.
+    Functions with other arguments than statically shaped tensors and numbers are left out: no data can be made for
+    them. A function from ONNX takes buffer views at this phase. It imports them as tensors, itself or in a function
+    that it calls.
 
     Args:
         input_text: The module.
@@ -160,10 +163,13 @@ def _public_functions(
             tensors = []
             for number, argument in enumerate(op.regions[0].blocks[0].arguments):
                 kind = with_sizes(_imported_type(argument, defined), number, sizes)
+                if str(kind) in SCALARS:
+                    tensors.append(Tensor((), str(kind), is_scalar=True))
+                    continue
                 try:
                     tensors.append(mlir.tensor_of(kind, empty=True))
                 except CannotTune:
-                    yield name, f"its input {number} is of type {kind}, and only tensors of fixed shapes are made up"
+                    yield name, f"its input {number} is of type {kind}, and {_MADE_UP} are made up"
                     break
             else:
                 yield name, tuple(tensors)

@@ -66,13 +66,15 @@ def _check_sizes(sizes: Iterable[int]) -> None:
         raise ValueError(f"sizes {joined_sizes(sizes)[:_LONGEST]} are not from 0 to {_LARGEST_SIZE}")
 
 
-class Tensor(msgspec.Struct, frozen=True):
-    """A statically shaped tensor type."""
+class Tensor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A statically shaped tensor type, or the type of a number."""
 
     shape: tuple[int, ...]
     """The size of each dimension, in elements; ``()`` for a scalar operand such as attention's scale."""
     element: str
     """The element type as MLIR spells it (``f32``)."""
+    is_scalar: bool = False
+    """Whether a function takes it as a number and not as a tensor."""
 
     def __post_init__(self) -> None:
         """Check what the text of a type is made of."""

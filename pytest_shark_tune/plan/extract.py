@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_shark_tune.compiler.compiler import Compiler, why_rejected
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import strip
+from pytest_shark_tune.compiler.refusals import refusal
 from pytest_shark_tune.dispatch.extraction import benchmarked_symbol, read_benchmark
 from pytest_shark_tune.dispatch.flow import Flow, function_inputs, read_flow, why_not_fed
 from pytest_shark_tune.dispatch.grouping import group_dispatches
@@ -70,7 +71,7 @@ def extract_dispatches(
                 # The compiler refuses to make an executable of a module that calls for none.
                 texts = parts.benchmarks() if flow.calls or source.is_benchmark else []
             except CommandFailed as error:
-                raise InputError(f"{source.label}: {why_rejected(error)}") from error
+                raise refusal(source.label, error, is_onnx=source.is_onnx) from error
             except InputError as error:
                 raise InputError(f"{source.label}: {error}") from error
             calls.update({(source.name, symbol): number for symbol, number in flow.calls.items()})
@@ -84,7 +85,7 @@ def extract_dispatches(
                     if left := [symbol for symbol in flow.calls if symbol not in set(map(_symbol, dispatches))]:
                         opened = _open_dispatches(lowered, left, processors, reasons)
                 except CommandFailed as error:
-                    raise InputError(f"{source.label}: {why_rejected(error)}") from error
+                    raise refusal(source.label, error, is_onnx=source.is_onnx) from error
             dispatches.sort(key=_natural_order)
             points = source.points if opened.found else ()
             source = msgspec.structs.replace(source, points=points, why_not_run=unfed)

@@ -189,7 +189,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     is_benchmark: bool
     functions: dict[str, tuple[Tensor, ...]] = {}
-    """The public functions that take only tensors of fixed shapes, with their types. A benchmark module has none."""
+    """The public functions that take only tensors of fixed shapes and numbers, with these. A benchmark has none."""
     is_op: bool = False
     """Whether it is a single op of `pytest_shark_tune.ops`, not a model."""
     input_names: tuple[str, ...] = ()
@@ -224,6 +224,11 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     def label(self) -> str:
         """Its name in messages about its text: that of its file, if it was read from one."""
         return Path(self.path).name if self.path else self.name
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether it was imported from ONNX."""
+        return Path(self.path).suffix == ".onnx"
 
     @property
     def is_model(self) -> bool:
@@ -316,7 +321,9 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
     except IsSpec as error:
         raise IsSpec(f"{path}: {error}") from error
     except InputError as error:
-        raise InputError(str(error) if path.suffix == ".onnx" else f"{path}: {error}") from error
+        if path.suffix == ".onnx":  # Its errors name it.
+            raise
+        raise InputError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}") from error
     except OSError as error:
@@ -347,7 +354,7 @@ def check_data(name: str, data: Mapping[int, InputFile], functions: Mapping[str,
     """
     if data and len(functions) != 1:
         has = f"several functions, {', '.join(map(repr, functions))}: choose one with {_FUNCTION}"
-        has = has if functions else "no public function that takes tensors of fixed shapes alone"
+        has = has if functions else "no public function that takes only tensors of fixed shapes and numbers"
         raise InputError(f"{_DATA}: {name} has {has}")
     for inputs in functions.values():
         for number, file in data.items():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.dispatch.fused import has_other_reductions
+from pytest_shark_tune.dispatch.fused import fused_ops, has_other_reductions
 from pytest_shark_tune.dispatch.reasons import CannotTune, CompilerFailed, SeveralReductions
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.types import Dispatch, Untunable
@@ -20,7 +20,9 @@ from pytest_shark_tune.search_space import (
     spaces_in,
 )
 from pytest_shark_tune.search_space.gpu.padding import padded_spaces
+from pytest_shark_tune.search_space.gpu.reduction import reduction_space
 from pytest_shark_tune.search_space.registry import provided_spaces
+from pytest_shark_tune.search_space.tiles import refuse_elements
 from pytest_shark_tune.system.steps import Stage, Step
 
 __all__ = [
@@ -147,22 +149,15 @@ def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]
     """
     if stated := stated_spaces(dispatch, constraints):
         return stated
-    root = dispatch.root
-    if why := _why_one_config_is_not_enough(dispatch):
-        raise SeveralReductions(f"{why}, and a spec gives a config to {root.op} alone")
+    root, text = dispatch.root, dispatch.members[0].module.text
+    if root.kind == "other" and "reduction" in root.iterators:
+        if dispatch.default_pipeline == _BY_LAYOUT and has_other_reductions(text):
+            refuse_elements(root)
+            return reduction_space(root, dispatch.target, fused_ops(text))
+        on_cpu = dispatch.target.backend == cpu.BACKEND
+        if on_cpu and cpu.has_long_rows(root, dispatch.target) and has_other_reductions(text):
+            raise SeveralReductions(
+                f"another op of this dispatch goes over rows of {root.reduction_length} elements, too long for one "
+                f"vector, and a spec gives a config to {root.op} alone"
+            )
     return spaces_for(root, dispatch.target)
-
-
-def _why_one_config_is_not_enough(dispatch: Dispatch) -> str:
-    """The reason why other ops of a reduction's dispatch need a config as well; empty if they do not."""
-    root = dispatch.root
-    if root.kind != "other" or "reduction" not in root.iterators:
-        return ""
-    needs = ""
-    if dispatch.default_pipeline == _BY_LAYOUT:
-        needs = f"{_BY_LAYOUT} needs a config for several ops of this dispatch"
-    elif dispatch.target.backend == cpu.BACKEND and cpu.has_long_rows(root, dispatch.target):
-        needs = (
-            f"another op of this dispatch goes over rows of {root.reduction_length} elements, too long for one vector"
-        )
-    return needs if needs and has_other_reductions(dispatch.members[0].module.text) else ""

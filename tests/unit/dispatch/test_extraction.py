@@ -350,12 +350,25 @@ def test_buffer_views_count_as_the_tensors_that_they_are_imported_as(compiler: C
 
 
 def test_the_reason_why_no_function_can_be_fed_names_the_input() -> None:
-    scalar = "util.func public @f(%a: tensor<2xf32>, %b: i32) -> i32 {\nutil.return %b : i32\n}"
+    other = (
+        "util.func public @f(%a: tensor<2xf32>, %b: tensor<?xi8>) -> tensor<?xi8> {\nutil.return %b : tensor<?xi8>\n}"
+    )
     empty = "util.func public @g(%a: tensor<0x2xf32>) -> tensor<0x2xf32> {\nutil.return %a : tensor<0x2xf32>\n}"
-    why = "no data can be made for 'f': its input 1 is of type i32, and only tensors of fixed shapes are made up"
-    assert flow.why_not_fed(scalar) == why
-    assert flow.why_not_fed(f"{scalar}\n{empty}") == ""
-    assert flow.function_inputs(f"{scalar}\n{empty}") == {"g": (tensor("0x2xf32"),)}
+    why = (
+        "no data can be made for 'f': its input 1 is of type tensor<?xi8>, and only tensors of fixed shapes and "
+        "numbers of common types are made up"
+    )
+    assert flow.why_not_fed(other) == why
+    assert flow.why_not_fed(f"{other}\n{empty}") == ""
+    assert flow.function_inputs(f"{other}\n{empty}") == {"g": (tensor("0x2xf32"),)}
+
+
+@pytest.mark.parametrize("kind", ["f32", "i1", "i64", "index"])
+def test_a_function_may_take_a_number(kind: str) -> None:
+    text = f"util.func public @f(%a: tensor<2xf32>, %b: {kind}) -> {kind} {{\nutil.return %b : {kind}\n}}"
+    assert flow.function_inputs(text) == {"f": (tensor("2xf32"), Tensor((), kind, is_scalar=True))}
+    # Keys of dispatches are made of such types, and stay as they were.
+    assert msgspec.json.encode(Tensor((2,), "f32")) == b'{"shape":[2],"element":"f32"}'
 
 
 def test_a_benchmark_file_is_told_from_a_model(dumps: Mapping[str, str], model: str) -> None:
