@@ -13,7 +13,7 @@ import numpy as np
 
 from pytest_shark_tune.device.elements import Bytes, as_bytes, byte_size, element_type, stored_shape
 from pytest_shark_tune.dispatch.elements import SCALAR_FLOATS, SCALAR_INTEGERS
-from pytest_shark_tune.dispatch.types import BufferView, Tensor
+from pytest_shark_tune.dispatch.types import Argument, BufferView
 from pytest_shark_tune.measurement.acceptance import ExactData
 from pytest_shark_tune.system.machine import processors
 
@@ -98,7 +98,7 @@ def view_bytes(view: BufferView, number: int, data: InputData, *, is_special: bo
     return _disturbed(raw, view.element, number, data)
 
 
-def argument_bytes(tensor: Tensor, number: int, data: InputData, file: str = "") -> Bytes:
+def argument_bytes(tensor: Argument, number: int, data: InputData, file: str = "") -> Bytes:
     """The contents of a function's argument: those of ``file`` (``.npy``) if there is one, else random."""
     if file:
         raw = as_bytes(np.load(file, allow_pickle=False))

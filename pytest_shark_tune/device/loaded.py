@@ -19,7 +19,7 @@ from pytest_shark_tune.device.buffers import BufferImage, BufferLayout, Output, 
 from pytest_shark_tune.device.comparison import ResultComparer
 from pytest_shark_tune.device.hal_device import HalDevice
 from pytest_shark_tune.device.inputs import InputData, argument_bytes, at_once
-from pytest_shark_tune.dispatch.types import BufferView, Tensor
+from pytest_shark_tune.dispatch.types import Argument, BufferView
 from pytest_shark_tune.measurement.product import product_of
 
 __all__ = ["Loaded", "LoadedBenchmark", "LoadedFunction", "ReferenceResult", "RunResult"]
@@ -224,13 +224,13 @@ class LoadedFunction(Loaded):
         self._arguments = [self._argument(*pair) for pair in zip(made, self._inputs, strict=True)]
         self.filled = True
 
-    def _argument(self, contents: elements.Bytes, tensor: Tensor) -> Any:
+    def _argument(self, contents: elements.Bytes, tensor: Argument) -> Any:
         if tensor.is_scalar:
             return elements.to_array(contents, tensor.element, ())[()].item()
         kind = elements.hal_type(tensor.element)
         return rt.HalBufferView(self._device.allocate(contents), tensor.shape, kind)
 
-    def _bytes_of(self, argument: Any, tensor: Tensor) -> bytes:
+    def _bytes_of(self, argument: Any, tensor: Argument) -> bytes:
         if tensor.is_scalar:
             return np.array(argument, elements.element_type(tensor.element).dtype).tobytes()
         return self._device.read(argument.get_buffer()).tobytes()

@@ -13,7 +13,7 @@ from pytest_shark_tune.dispatch import mlir
 from pytest_shark_tune.dispatch.elements import SCALARS
 from pytest_shark_tune.dispatch.open_sizes import with_sizes
 from pytest_shark_tune.dispatch.reasons import CannotTune
-from pytest_shark_tune.dispatch.types import Tensor
+from pytest_shark_tune.dispatch.types import Argument
 
 __all__ = ["Flow", "function_inputs", "read_flow", "why_not_fed"]
 
@@ -121,7 +121,7 @@ def _parameter_name(parameter: ir.Attribute) -> tuple[str, str]:
 
 def function_inputs(
     input_text: str, sizes: Mapping[tuple[int, int], int] = MappingProxyType({})
-) -> dict[str, tuple[Tensor, ...]]:
+) -> dict[str, tuple[Argument, ...]]:
     """Return the public functions of a module at phase ``input``, each with the tensors that it takes.
 
     Functions with other arguments than statically shaped tensors and numbers are left out: no data can be made for
@@ -152,7 +152,7 @@ def why_not_fed(input_text: str, sizes: Mapping[tuple[int, int], int] = MappingP
 
 def _public_functions(
     input_text: str, sizes: Mapping[tuple[int, int], int]
-) -> Iterator[tuple[str, tuple[Tensor, ...] | str]]:
+) -> Iterator[tuple[str, tuple[Argument, ...] | str]]:
     """Yield each public function with the tensors that it takes, or with the reason why no data can be made for it."""
     with mlir.shared_context():
         module = mlir.parse_module(input_text)
@@ -164,10 +164,11 @@ def _public_functions(
             for number, argument in enumerate(op.regions[0].blocks[0].arguments):
                 kind = with_sizes(_imported_type(argument, defined), number, sizes)
                 if str(kind) in SCALARS:
-                    tensors.append(Tensor((), str(kind), is_scalar=True))
+                    tensors.append(Argument((), str(kind), is_scalar=True))
                     continue
                 try:
-                    tensors.append(mlir.tensor_of(kind, empty=True))
+                    found = mlir.tensor_of(kind, empty=True)
+                    tensors.append(Argument(found.shape, found.element))
                 except CannotTune:
                     yield name, f"its input {number} is of type {kind}, and {_MADE_UP} are made up"
                     break

@@ -21,6 +21,7 @@ __all__ = [
     "INCIDENTAL_ATTRIBUTES",
     "ONLINE_ATTENTION",
     "OPEN",
+    "Argument",
     "BenchmarkModule",
     "BufferView",
     "Dispatch",
@@ -66,21 +67,26 @@ def _check_sizes(sizes: Iterable[int]) -> None:
         raise ValueError(f"sizes {joined_sizes(sizes)[:_LONGEST]} are not from 0 to {_LARGEST_SIZE}")
 
 
-class Tensor(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A statically shaped tensor type, or the type of a number."""
+class Tensor(msgspec.Struct, frozen=True):
+    """A statically shaped tensor type."""
 
     shape: tuple[int, ...]
     """The size of each dimension, in elements; ``()`` for a scalar operand such as attention's scale."""
     element: str
     """The element type as MLIR spells it (``f32``)."""
-    is_scalar: bool = False
-    """Whether a function takes it as a number and not as a tensor."""
 
     def __post_init__(self) -> None:
         """Check what the text of a type is made of."""
         _check_sizes(self.shape)
         if not _ELEMENT.fullmatch(self.element):
             raise ValueError(f"{self.element[:_LONGEST]!r} is no element type")
+
+
+class Argument(Tensor, frozen=True):
+    """The type of an argument of a function: a tensor, or a number."""
+
+    is_scalar: bool = False
+    """Whether the function takes a number and not a tensor."""
 
 
 class LoopRange(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,8 +13,9 @@ import msgspec
 import numpy as np
 
 from pytest_shark_tune.compiler.onnx import import_onnx, onnx_inputs
+from pytest_shark_tune.compiler.refusals import InputRefused, refusal
 from pytest_shark_tune.dispatch.extraction import read_module
-from pytest_shark_tune.dispatch.types import SizePoint, Tensor
+from pytest_shark_tune.dispatch.types import Argument, SizePoint, Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.ops import OpenModel, OpSource
@@ -188,7 +189,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     text: str
     is_benchmark: bool
-    functions: dict[str, tuple[Tensor, ...]] = {}
+    functions: dict[str, tuple[Argument, ...]] = {}
     """The public functions that take only tensors of fixed shapes and numbers, with these. A benchmark has none."""
     is_op: bool = False
     """Whether it is a single op of `pytest_shark_tune.ops`, not a model."""
@@ -226,11 +227,6 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.path).name if self.path else self.name
 
     @property
-    def is_onnx(self) -> bool:
-        """Whether it was imported from ONNX."""
-        return Path(self.path).suffix == ".onnx"
-
-    @property
     def is_model(self) -> bool:
         """Whether it is a model, neither a single op nor one dispatch."""
         return not self.is_op and not self.is_benchmark
@@ -257,6 +253,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     def parameter_arguments(self) -> tuple[str, ...]:
         """The files with its parameters, as IREE's tools take them."""
         return tuple(file.argument for file in self.parameters)
+
+    def refused(self, error: CommandFailed) -> InputRefused:
+        """The reason why iree-compile does not compile it."""
+        return refusal(self.label, error, is_onnx=Path(self.path).suffix == ".onnx")
 
     @property
     def content(self) -> tuple[object, ...]:

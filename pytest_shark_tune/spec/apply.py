@@ -15,7 +15,7 @@ import msgspec
 
 from pytest_shark_tune.compiler import configure
 from pytest_shark_tune.compiler.compiler import Compiler, first_error
-from pytest_shark_tune.compiler.refusals import refusal, why_rejected
+from pytest_shark_tune.compiler.refusals import why_rejected
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.spec.read import mark_entries, read_spec
@@ -71,7 +71,7 @@ def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
     try:
         sources = configure.strip(source.text) if source.is_benchmark else _lowered(source.name, source.text, compiler)
     except CommandFailed as error:
-        raise refusal(source.label, error, is_onnx=source.is_onnx) from error
+        raise source.refused(error) from error
     try:
         return _apply(source.name, sources, spec, marked, compiler)
     except CommandFailed as error:

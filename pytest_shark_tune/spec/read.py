@@ -197,10 +197,10 @@ def _set_config(module: ir.Module, matcher: str, action: str, config: ir.Attribu
             return
     info.attributes["value"] = config
     if fused := spec_module.fused_configs_of(config):
-        others = spec_module.yielded_constants(sequences[matcher])[1:]
-        if len(others) != len(fused):
+        constants = spec_module.yielded_constants(sequences[matcher])[1:]
+        if len(constants) != len(fused):
             raise InputError(f"{matcher} attaches no config to {len(fused)} other ops beside its own")
-        for constant, other in zip(others, fused.values(), strict=True):
+        for constant, other in zip(constants, fused.values(), strict=True):
             constant.attributes["value"] = other
     if beside is not None and decomposition is not None:
         beside.attributes["value"] = decomposition

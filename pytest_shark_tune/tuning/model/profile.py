@@ -11,9 +11,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from pytest_shark_tune.compiler.refusals import refusal
 from pytest_shark_tune.device.profiler import Cost, NoProfile, Profiled, model_time_us, profile
-from pytest_shark_tune.dispatch.types import Tensor
+from pytest_shark_tune.dispatch.types import Argument
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.measurement.roofline import Limits, least_us, work_of
 from pytest_shark_tune.plan.profile import Profile, Share, tasks_of
@@ -106,7 +105,7 @@ class Profiler:
         try:
             vmfb = self.untuned.vmfb(source)
         except CommandFailed as error:
-            raise refusal(source.label, error, is_onnx=source.is_onnx) from error
+            raise source.refused(error) from error
         inputs, parameters = arguments(source, function), source.parameter_arguments
         try:
             statistics = self._statistics(vmfb, function, inputs, parameters)
@@ -293,7 +292,7 @@ def arguments(source: Source, function: str) -> list[str]:
     return [given.get(number) or _splat(tensor) for number, tensor in enumerate(inputs)]
 
 
-def _splat(tensor: Tensor) -> str:
+def _splat(tensor: Argument) -> str:
     """A number, or a tensor with the same value everywhere, since times hardly depend on it.
 
     IREE's tools parse a number only of some types. They take the bytes of a value of every other type, a pair of values

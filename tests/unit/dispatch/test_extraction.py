@@ -13,7 +13,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch import extraction, flow
 from pytest_shark_tune.dispatch.grouping import group_dispatches
-from pytest_shark_tune.dispatch.types import BufferView, FoundDispatch, Tensor, Untunable
+from pytest_shark_tune.dispatch.types import Argument, BufferView, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import InputError
 
 pytestmark = pytest.mark.compiler
@@ -310,7 +310,7 @@ def test_functions_with_static_tensors_are_listed_with_their_inputs(compiler: Co
             to="input",
         )
     )
-    assert functions == {"two": (tensor("2x3xf32"), tensor("4xi8")), "none": ()}
+    assert functions == {"two": (argument("2x3xf32"), argument("4xi8")), "none": ()}
 
 
 def test_buffer_views_count_as_the_tensors_that_they_are_imported_as(compiler: Compiler) -> None:
@@ -343,9 +343,9 @@ def test_buffer_views_count_as_the_tensors_that_they_are_imported_as(compiler: C
         )
     )
     assert functions == {
-        "of Paddle.": (tensor("2x3xf32"),),
-        "handed on": (tensor("1xf32"),),
-        "demoted": (tensor("4xf64"),),
+        "of Paddle.": (argument("2x3xf32"),),
+        "handed on": (argument("1xf32"),),
+        "demoted": (argument("4xf64"),),
     }
 
 
@@ -360,15 +360,13 @@ def test_the_reason_why_no_function_can_be_fed_names_the_input() -> None:
     )
     assert flow.why_not_fed(other) == why
     assert flow.why_not_fed(f"{other}\n{empty}") == ""
-    assert flow.function_inputs(f"{other}\n{empty}") == {"g": (tensor("0x2xf32"),)}
+    assert flow.function_inputs(f"{other}\n{empty}") == {"g": (argument("0x2xf32"),)}
 
 
 @pytest.mark.parametrize("kind", ["f32", "i1", "i64", "index"])
 def test_a_function_may_take_a_number(kind: str) -> None:
     text = f"util.func public @f(%a: tensor<2xf32>, %b: {kind}) -> {kind} {{\nutil.return %b : {kind}\n}}"
-    assert flow.function_inputs(text) == {"f": (tensor("2xf32"), Tensor((), kind, is_scalar=True))}
-    # Keys of dispatches are made of such types, and stay as they were.
-    assert msgspec.json.encode(Tensor((2,), "f32")) == b'{"shape":[2],"element":"f32"}'
+    assert flow.function_inputs(text) == {"f": (argument("2xf32"), Argument((), kind, is_scalar=True))}
 
 
 def test_a_benchmark_file_is_told_from_a_model(dumps: Mapping[str, str], model: str) -> None:
@@ -408,6 +406,11 @@ def offsets(text: str) -> list[int]:
 def tensor(text: str) -> Tensor:
     *shape, element = text.split("x")
     return Tensor(tuple(map(int, shape)), element)
+
+
+def argument(text: str) -> Argument:
+    given = tensor(text)
+    return Argument(given.shape, given.element)
 
 
 SCALED = """
