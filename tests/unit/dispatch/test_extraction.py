@@ -310,7 +310,8 @@ def test_functions_with_static_tensors_are_listed_with_their_inputs(compiler: Co
             to="input",
         )
     )
-    assert functions == {"two": (argument("2x3xf32"), argument("4xi8")), "none": ()}
+    number = Argument((), "i32", is_scalar=True)
+    assert functions == {"two": (argument("2x3xf32"), argument("4xi8")), "none": (), "scalar": (number,)}
 
 
 def test_buffer_views_count_as_the_tensors_that_they_are_imported_as(compiler: Compiler) -> None:
