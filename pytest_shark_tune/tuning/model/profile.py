@@ -113,7 +113,8 @@ class Profiler:
             model_us = self._model_us(vmfb, function, inputs, parameters)
             return self.counted(source, function, plan, model_us=model_us, why=str(reason))
         known = _shares(source, plan)
-        costs = by_symbol(statistics.exports, list(known))
+        # A branch that this call does not take has dispatches, too.
+        costs = {symbol: Cost(time_us=0, calls=0) for symbol in known} | by_symbol(statistics.exports, list(known))
         operations = {symbol: _operation(symbol, statistics.exports) for symbol in costs}
         return Profile(
             source=source.name,

@@ -128,6 +128,14 @@ def test_the_shares_of_a_profile_are_those_of_the_whole_call(tmp_path: Path) -> 
     assert "100.0%" in shown
 
 
+@pytest.mark.slow
+def test_dispatches_of_a_branch_that_is_not_taken_are_listed(tmp_path: Path) -> None:
+    model = Path(__file__).parents[2] / "golden" / "cases" / "boolean_scalar_input.onnx"
+    told = json.loads(run("profile", "--json", "--tune-cache", str(tmp_path), str(model)).stdout)
+    assert {part["dispatch"] for part in told["shares"]} == {"matmul_64x64x64_f32", "elementwise_4096_f32"}
+    assert 0 in [part["calls"] for part in told["shares"]]
+
+
 def test_each_reason_is_a_class_of_its_own_with_words_about_it() -> None:
     classes = [getattr(reasons, name) for name in reasons.__all__]
     assert all(issubclass(each, CannotTune) and each.__doc__ for each in classes)
