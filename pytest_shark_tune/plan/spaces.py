@@ -15,10 +15,12 @@ from pytest_shark_tune.search_space import (
     SearchSpace,
     SpaceRequest,
     cpu,
+    gpu,
     opened,
     spaces_for,
     spaces_in,
 )
+from pytest_shark_tune.search_space.gpu.direct import serial_space
 from pytest_shark_tune.search_space.gpu.padding import padded_spaces
 from pytest_shark_tune.search_space.gpu.reduction import reduction_space
 from pytest_shark_tune.search_space.registry import provided_spaces
@@ -150,12 +152,13 @@ def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]
     if stated := stated_spaces(dispatch, constraints):
         return stated
     root, text = dispatch.root, dispatch.members[0].module.text
-    if root.kind == "other" and "reduction" in root.iterators:
-        if dispatch.default_pipeline == _BY_LAYOUT and has_other_reductions(text):
+    if root.kind == "other" and "reduction" in root.iterators and has_other_reductions(text):
+        if dispatch.target.backend in gpu.BUILDERS:
             refuse_elements(root)
-            return reduction_space(root, dispatch.target, fused_ops(text))
-        on_cpu = dispatch.target.backend == cpu.BACKEND
-        if on_cpu and cpu.has_long_rows(root, dispatch.target) and has_other_reductions(text):
+            if dispatch.default_pipeline == _BY_LAYOUT:
+                return reduction_space(root, dispatch.target, fused_ops(text))
+            return (serial_space(root, dispatch.target),)
+        if dispatch.target.backend == cpu.BACKEND and cpu.has_long_rows(root, dispatch.target):
             raise SeveralReductions(
                 f"another op of this dispatch goes over rows of {root.reduction_length} elements, too long for one "
                 f"vector, and a spec gives a config to {root.op} alone"

@@ -61,7 +61,8 @@ def reduction_space(root: RootOp, target: TargetFacts, fused: Sequence[FusedOp] 
     widest = max(ELEMENT_BYTES.get(tensor.element, 1) for tensor in root.inputs)
     loads = tuple(load for load in powers(max(1, _LARGEST_LOAD_BYTES // widest)) if sizes[along] % load == 0)
     # A reduction that is no multiple of a subgroup leaves some of its threads idle. A lone thread cannot share a sum.
-    shares = (subgroup,) if sizes[along] % subgroup == 0 else powers(subgroup)[1:]
+    # The other ops of a dispatch would have to leave the same ones idle, and do not compile then.
+    shares = (subgroup,) if fused or sizes[along] % subgroup == 0 else powers(subgroup)[1:]
     rows = {index: tuple(n for n in powers(_MOST_ROWS) if sizes[index] % n == 0) for index in parallel[-1:]}
     thread: list[object] = [int(index in reductions) for index in range(count)]
     step = list(thread)
