@@ -20,6 +20,7 @@ from pytest_shark_tune.search_space import (
     spaces_for,
     spaces_in,
 )
+from pytest_shark_tune.search_space.gpu.convolution import usable_forms
 from pytest_shark_tune.search_space.gpu.direct import serial_space
 from pytest_shark_tune.search_space.gpu.padding import padded_spaces
 from pytest_shark_tune.search_space.gpu.reduction import reduction_space
@@ -140,7 +141,10 @@ def stated_spaces(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ..
     """Read the spaces that are not empty from the module of `emitted_constraints`, with padding where it is needed."""
     if not constraints:
         return ()
-    return padded_spaces([space for space in spaces_in(constraints) if space], dispatch.root)
+    root, stated = dispatch.root, [space for space in spaces_in(constraints) if space]
+    if root.kind == "convolution":
+        stated = usable_forms(stated, root, dispatch.target)
+    return padded_spaces(stated, root)
 
 
 def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]:

@@ -87,7 +87,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "search_space/gpu/contraction.py VERSION": (2, "edf5d5ba90a609d0"),
     "search_space/gpu/convolution.py VERSION": (1, "beaf1f4df5e25cff"),
     "search_space/gpu/generic.py VERSION": (2, "07790bcb28a97495"),
-    "search_space/gpu/mma.py VERSION": (1, "4222147dd4194ee8"),
+    "search_space/gpu/mma.py VERSION": (2, "4222147dd4194ee8"),
     "search_space/gpu/pooling.py VERSION": (1, "22524692c533da0f"),
     "search_space/gpu/reduction.py VERSION": (1, "12cc965334b68c0e"),
     "search_space/spirv/contraction.py VERSION": (1, "4b323b23fe833bd7"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from iree.compiler import ir
@@ -18,7 +19,7 @@ from pytest_shark_tune.search_space.gpu.simt import simt_space
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import refuse_elements
 
-__all__ = ["VERSION", "gpu_convolution_spaces"]
+__all__ = ["VERSION", "gpu_convolution_spaces", "usable_forms"]
 
 VERSION: Final = 1
 """The version of this space. Raise it if its members or knobs change. Plans are then made again."""
@@ -34,12 +35,35 @@ def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
     Raises:
         NoSpace: An element type is not covered.
     """
-    if spaces := [space for space in mma_spaces(root, target) if space]:
+    if spaces := usable_forms([space for space in mma_spaces(root, target) if space], root, target):
         return padded_spaces(spaces, root)
     refuse_elements(root, tiling.GPU_ELEMENTS)
     product = _im2col_product(root)
     products = () if product is None else (simt_space(product, target, igemm=True),)
     return (*products, direct_space(window_problem(root), step_choices(root), target))
+
+
+def usable_forms(spaces: Sequence[SearchSpace], root: RootOp, target: TargetFacts) -> list[SearchSpace]:
+    """Return the spaces of a convolution with matrix instructions, with the form that has few channels.
+
+    If the depth of no instruction divides the channels of an image, as those of colors, the direct form does not
+    compile. The compiler's default is then the product after im2col, for which it states no constraints.
+    """
+    direct = [space for space in spaces if _is_after_im2col(space) is False]
+    if not direct or not root.input_channel:
+        return list(spaces)
+    depths = {intrinsic.shape[2] for intrinsic in target.intrinsics if intrinsic.elements[0] == root.inputs[0].element}
+    if not all(root.loops[root.input_channel[-1]] % depth for depth in depths):
+        return list(spaces)
+    products = [space for space in spaces if _is_after_im2col(space)]
+    products = products or [space for space in mma_spaces(root, target) if space and _is_after_im2col(space)]
+    return [*products, *(space for space in spaces if space not in (*direct, *products))] if products else list(spaces)
+
+
+def _is_after_im2col(space: SearchSpace) -> bool | None:
+    """Return whether a space is of the product after im2col; ``None`` for a pipeline without that choice."""
+    domains = {each.name: each.domain for each in space.knobs}
+    return bool(domains["use_igemm_idx"][0]) if "use_igemm_idx" in domains else None
 
 
 def _im2col_product(root: RootOp) -> tiling.Problem | None:

@@ -144,6 +144,17 @@ def matvec(rows: int, columns: int) -> OpSource:
     )
 
 
+COLORS = {
+    "batch": 1,
+    "height": 29,
+    "width": 29,
+    "channels": 3,
+    "filters": 64,
+    "kernel_height": 7,
+    "kernel_width": 7,
+    "stride": 2,
+}
+"""A convolution with so few channels that the depth of no matrix instruction divides them."""
 COMPILING = [
     (transpose((256, 512), (1, 0)), 2),
     (transpose((4, 64, 16, 64), (0, 2, 1, 3)), 2),
@@ -168,6 +179,8 @@ COMPILING = [
             sums(512, 49, 1),
             ops.layer_norm(rows=128, columns=768, element="f16"),
             ops.rms_norm(rows=64, columns=4096, element="f16"),
+            ops.layer_norm(rows=200, columns=1000, element="f32"),
+            ops.conv_2d(**COLORS, lhs="f16"),
         )
     ),
 ]
@@ -210,6 +223,13 @@ def test_an_entry_for_fused_ops_does_not_apply_where_they_are_absent() -> None:
     spec = single_entry_spec(alone.root, candidate.compilation_info)
     configured = configure_with(alone.members[0].module.text, spec)
     assert why_not_applied(configured, candidate.compilation_info) is not None
+
+
+@pytest.mark.parametrize("target", GPUS)
+def test_a_convolution_of_colors_is_a_product_after_im2col(target: str) -> None:
+    _, dispatch = extracted(target, ops.conv_2d(**COLORS, lhs="f16"))
+    (space,) = stated_or_built(dispatch)
+    assert {knob.name: knob.domain for knob in space.knobs}["use_igemm_idx"] == (1,)
 
 
 @pytest.mark.parametrize("target", GPUS)
