@@ -72,7 +72,7 @@ def onnx_model(path: Path, nodes: Sequence[tuple[Any, ...]], rows: int | str) ->
     return path
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[type[refusals.InputRefused], list[tuple[Any, ...]], int | str]] = {
     "operator": (
         refusals.OperatorNotLowered,
         [("SplitToSequence", ["x"], ["s"]), ("SequenceAt", ["s", "at"], ["y"])],

@@ -144,16 +144,9 @@ def matvec(rows: int, columns: int) -> OpSource:
     )
 
 
-COLORS = {
-    "batch": 1,
-    "height": 29,
-    "width": 29,
-    "channels": 3,
-    "filters": 64,
-    "kernel_height": 7,
-    "kernel_width": 7,
-    "stride": 2,
-}
+COLORS = ops.conv_2d(
+    batch=1, height=29, width=29, channels=3, filters=64, kernel_height=7, kernel_width=7, stride=2, lhs="f16"
+)
 """A convolution with so few channels that the depth of no matrix instruction divides them."""
 COMPILING = [
     (transpose((256, 512), (1, 0)), 2),
@@ -180,7 +173,7 @@ COMPILING = [
             ops.layer_norm(rows=128, columns=768, element="f16"),
             ops.rms_norm(rows=64, columns=4096, element="f16"),
             ops.layer_norm(rows=200, columns=1000, element="f32"),
-            ops.conv_2d(**COLORS, lhs="f16"),
+            COLORS,
         )
     ),
 ]
@@ -227,7 +220,7 @@ def test_an_entry_for_fused_ops_does_not_apply_where_they_are_absent() -> None:
 
 @pytest.mark.parametrize("target", GPUS)
 def test_a_convolution_of_colors_is_a_product_after_im2col(target: str) -> None:
-    _, dispatch = extracted(target, ops.conv_2d(**COLORS, lhs="f16"))
+    _, dispatch = extracted(target, COLORS)
     (space,) = stated_or_built(dispatch)
     assert {knob.name: knob.domain for knob in space.knobs}["use_igemm_idx"] == (1,)
 

@@ -141,7 +141,8 @@ def test_a_general_entry_takes_the_place_of_those_of_its_sizes() -> None:
     record = general_record(family, Run(0, 2, config), [{config: speeds(ratio)} for ratio in (1.4, 1.2, 1.3, 1.0)])
     assert record.root is not None
     assert record.root.ranges == (LoopRange(loop=0, low=16, high=64, multiple=16),)
-    assert (record.dispatch, record.ratio) == ("matmul_16x32x16_f32_to_64", pytest.approx(1.2))
+    assert record.dispatch == "matmul_16x32x16_f32_to_64"
+    assert record.ratio == pytest.approx(1.2)
     general = MergeInput(name="general", text=spec_of([record]).text, records=(record,))
     specific = MergeInput(name="specific", text=spec_of(given_records).text, records=tuple(given_records))
     merged = merge([general, specific])
