@@ -20,12 +20,9 @@ from pytest_shark_tune.search_space import (
     spaces_for,
     spaces_in,
 )
-from pytest_shark_tune.search_space.gpu.convolution import usable_forms
-from pytest_shark_tune.search_space.gpu.direct import serial_space
-from pytest_shark_tune.search_space.gpu.padding import padded_spaces
-from pytest_shark_tune.search_space.gpu.reduction import reduction_space
+from pytest_shark_tune.search_space.gpu.convolution import completed_spaces
+from pytest_shark_tune.search_space.gpu.generic import gpu_fused_spaces
 from pytest_shark_tune.search_space.registry import provided_spaces
-from pytest_shark_tune.search_space.tiles import refuse_elements
 from pytest_shark_tune.system.steps import Stage, Step
 
 __all__ = [
@@ -141,10 +138,8 @@ def stated_spaces(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ..
     """Read the spaces that are not empty from the module of `emitted_constraints`, with padding where it is needed."""
     if not constraints:
         return ()
-    root, stated = dispatch.root, [space for space in spaces_in(constraints) if space]
-    if root.kind == "convolution":
-        stated = usable_forms(stated, root, dispatch.target)
-    return padded_spaces(stated, root)
+    stated = [space for space in spaces_in(constraints) if space]
+    return completed_spaces(stated, dispatch.root, dispatch.target)
 
 
 def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]:
@@ -158,10 +153,8 @@ def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]
     root, text = dispatch.root, dispatch.members[0].module.text
     if root.kind == "other" and "reduction" in root.iterators and has_other_reductions(text):
         if dispatch.target.backend in gpu.BUILDERS:
-            refuse_elements(root)
-            if dispatch.default_pipeline == _BY_LAYOUT:
-                return reduction_space(root, dispatch.target, fused_ops(text))
-            return (serial_space(root, dispatch.target),)
+            others = fused_ops(text) if dispatch.default_pipeline == _BY_LAYOUT else ()
+            return gpu_fused_spaces(root, dispatch.target, others)
         if dispatch.target.backend == cpu.BACKEND and cpu.has_long_rows(root, dispatch.target):
             raise SeveralReductions(
                 f"another op of this dispatch goes over rows of {root.reduction_length} elements, too long for one "

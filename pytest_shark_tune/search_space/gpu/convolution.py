@@ -19,7 +19,7 @@ from pytest_shark_tune.search_space.gpu.simt import simt_space
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import refuse_elements
 
-__all__ = ["VERSION", "gpu_convolution_spaces", "usable_forms"]
+__all__ = ["VERSION", "completed_spaces", "gpu_convolution_spaces"]
 
 VERSION: Final = 1
 """The version of this space. Raise it if its members or knobs change. Plans are then made again."""
@@ -35,15 +35,26 @@ def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
     Raises:
         NoSpace: An element type is not covered.
     """
-    if spaces := usable_forms([space for space in mma_spaces(root, target) if space], root, target):
-        return padded_spaces(spaces, root)
+    if spaces := completed_spaces([space for space in mma_spaces(root, target) if space], root, target):
+        return spaces
     refuse_elements(root, tiling.GPU_ELEMENTS)
     product = _im2col_product(root)
     products = () if product is None else (simt_space(product, target, igemm=True),)
     return (*products, direct_space(window_problem(root), step_choices(root), target))
 
 
-def usable_forms(spaces: Sequence[SearchSpace], root: RootOp, target: TargetFacts) -> list[SearchSpace]:
+def completed_spaces(spaces: Sequence[SearchSpace], root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
+    """Return the spaces of an op, not only of a convolution, with the forms and the padding that constraints lack.
+
+    Args:
+        spaces: Those that the compiler states, or that are built like them.
+        root: The op.
+        target: The target.
+    """
+    return padded_spaces(_usable_forms(spaces, root, target) if root.kind == "convolution" else spaces, root)
+
+
+def _usable_forms(spaces: Sequence[SearchSpace], root: RootOp, target: TargetFacts) -> list[SearchSpace]:
     """Return the spaces of a convolution with matrix instructions, with the form that has few channels.
 
     If the depth of no instruction divides the channels of an image, as those of colors, the direct form does not

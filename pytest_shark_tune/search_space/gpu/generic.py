@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
+from pytest_shark_tune.dispatch.fused import FusedOp
 from pytest_shark_tune.dispatch.mlir import affine_map, shared_context
 from pytest_shark_tune.dispatch.reasons import NothingFits, NothingToTile
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
@@ -16,7 +18,7 @@ from pytest_shark_tune.search_space.gpu.simt import PIPELINE
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import fast_or_any, refuse_elements, tile_knobs, tile_level
 
-__all__ = ["VERSION", "gpu_generic_spaces"]
+__all__ = ["VERSION", "gpu_fused_spaces", "gpu_generic_spaces"]
 
 VERSION: Final = 2
 """The version of this space. Raise it if its members or knobs change. Plans are then made again."""
@@ -46,6 +48,21 @@ def gpu_generic_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, 
     if "reduction" in root.iterators:
         return _reduction_spaces(root, target)
     return (fast_or_any(lambda fast: _space(root, target, fast=fast)),)
+
+
+def gpu_fused_spaces(root: RootOp, target: TargetFacts, fused: Sequence[FusedOp]) -> tuple[SearchSpace, ...]:
+    """Return the space of a reduction in a dispatch whose other ops go over the same elements, as in softmax.
+
+    Args:
+        root: The op.
+        target: The target.
+        fused: The other ops; none if a thread reduces whole rows by default, which takes no other config.
+
+    Raises:
+        NoSpace: An element type is not covered, or the threads of a subgroup cannot share a row.
+    """
+    refuse_elements(root)
+    return reduction_space(root, target, fused) if fused else (serial_space(root, target),)
 
 
 def _reduction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
