@@ -19,6 +19,7 @@ import msgspec
 from compile_rate import why_not_compiled
 
 from pytest_shark_tune.compiler.compiler import Compiler
+from pytest_shark_tune.compiler.refusals import InputRefused
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.errors import SharkTuneError
 from pytest_shark_tune.ops.driver_commands import read_commands
@@ -42,7 +43,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     left_out: dict[str, str] = {}
     """The other dispatches, and the lines of a list that are not read, with the class of the reason and the reason."""
     failed: dict[str, str] = {}
-    """The dispatches of which no candidate compiles, or the whole input, with the reason."""
+    """The dispatches of which no candidate compiles, or the whole input, with the reason (and its class)."""
 
 
 @click.command()
@@ -84,6 +85,8 @@ def _try(path: Path, target: str, flags: Sequence[str], count: int, seed: int) -
         plan = make_plan(sources, compiler, processors=processors(), count=count, seed=seed)
     except IsSpec as error:
         return msgspec.structs.replace(found, left_out={path.name: f"spec: {error}"})
+    except InputRefused as error:
+        return msgspec.structs.replace(found, failed={path.name: f"{error.kind}: {error}"})
     except (SharkTuneError, UnicodeDecodeError) as error:
         return msgspec.structs.replace(found, failed={path.name: str(error)})
     left_out = {each.name: f"{each.kind}: {each.reason}" for each in plan.untunable}

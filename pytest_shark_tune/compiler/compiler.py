@@ -9,7 +9,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -36,10 +35,8 @@ __all__ = [
     "first_error",
     "host_processor",
     "installation_of",
-    "why_rejected",
 ]
 
-_LEFT_OVER = re.compile(r"failed to legalize operation 'torch\.operator'.*?\bname = \"onnx\.(?P<op>\w+)\"")
 _CRASH = "Please report issues"
 """The beginning of the line in the compiler's stderr after a crash that stands before the stack."""
 _OUT = "out"
@@ -405,21 +402,6 @@ def first_error(error: CommandFailed) -> str:
     if error.timed_out or any(line.startswith(_CRASH) for line in error.lines):
         return str(error)
     return next((line for line in error.lines if "error:" in line), error.lines[0])
-
-
-def why_rejected(error: CommandFailed) -> str:
-    """The reason why iree-compile does not compile a source."""
-    if error.timed_out:
-        return str(error)
-    said = first_error(error)
-    if said == str(error):
-        return f"the compiler crashes on it: {said}"
-    if onnx := _LEFT_OVER.search(said):
-        return (
-            f"iree-compile cannot lower the ONNX operator {onnx['op']} as this model uses it; onnxsim or the optimizer "
-            f"of ONNX Runtime may fold it away ({said.partition(': ')[0]})"
-        )
-    return f"iree-compile rejects it: {said}"
 
 
 def _modules_in(printed: str) -> list[str]:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_shark_tune.compiler.refusals import NoOnnxPackage, NotAnOnnxModel, OpenOnnxInputs, refused_by_importer
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.system import process
 from pytest_shark_tune.system.cleanup import scratch_directory
@@ -63,7 +64,7 @@ def import_onnx(
         except CommandFailed as error:
             if error.timed_out:
                 raise
-            raise InputError(f"{path}: IREE cannot import it: {error.lines[-1]}") from error
+            raise refused_by_importer(path, error) from error
         return output.read_text(encoding="utf-8")
 
 
@@ -84,9 +85,9 @@ def load_fixed(
         InputError: As `import_onnx`, apart from the import itself.
     """
     if find_spec("onnx") is None:
-        raise InputError(
-            f"{path}: an ONNX model needs the package onnx; "
-            'install it with: python -m pip install "pytest-shark-tune[onnx]"'
+        raise NoOnnxPackage(
+            path,
+            'an ONNX model needs the package onnx; install it with: python -m pip install "pytest-shark-tune[onnx]"',
         )
     model = _load(path)
     is_changed = _fix(model.graph, shapes, path)
@@ -96,10 +97,11 @@ def load_fixed(
         examples = " ".join(
             f"--tune-input-shape {shlex.quote(f'{value.name}={_example_shape(value)}')}" for value in values
         )
-        raise InputError(
-            f"{path}: every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
+        raise OpenOnnxInputs(
+            path,
+            f"every dimension of an input needs a fixed size, but {'; '.join(dynamic)}. "
             f"Give them, as in {examples}, or several sizes of one that stays open, as in "
-            f"--tune-dim {shlex.quote(f'{values[0].name}.0=1,16,128')}{_strays(model.graph, shapes)}"
+            f"--tune-dim {shlex.quote(f'{values[0].name}.0=1,16,128')}{_strays(model.graph, shapes)}",
         )
     return model, is_changed
 
@@ -189,9 +191,9 @@ def _load(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except DecodeError as error:
-        raise InputError(f"{path}: not an ONNX model, or one that was cut short: {error}") from error
+        raise NotAnOnnxModel(path, f"not an ONNX model, or one that was cut short: {error}") from error
     if not model.graph.node:
-        raise InputError(f"{path}: not an ONNX model, or one without a single node")
+        raise NotAnOnnxModel(path, "not an ONNX model, or one without a single node")
     return model
 
 

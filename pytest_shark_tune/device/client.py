@@ -16,7 +16,7 @@ import msgspec
 
 from pytest_shark_tune.device import protocol
 from pytest_shark_tune.device.parameters import load_seconds
-from pytest_shark_tune.dispatch.types import BenchmarkModule, Tensor
+from pytest_shark_tune.dispatch.types import Argument, BenchmarkModule, Tensor
 from pytest_shark_tune.measurement.acceptance import Acceptance
 from pytest_shark_tune.measurement.correctness import Check, Tolerance
 from pytest_shark_tune.system.child import Child
@@ -150,7 +150,8 @@ class DeviceChild(AbstractContextManager["DeviceChild"]):
             files: The ``.npy`` files that hold arguments, by position. The other arguments are random.
             parameters: The files that hold the module's parameters, as ``SCOPE=FILE``.
         """
-        request = protocol.LoadFunction(key, str(path), function, tuple(inputs), dict(files), tuple(parameters))
+        arguments = tuple(each if isinstance(each, Argument) else Argument(each.shape, each.element) for each in inputs)
+        request = protocol.LoadFunction(key, str(path), function, arguments, dict(files), tuple(parameters))
         self._ask(request, None, self._timeouts.load_s + load_seconds(parameters))
 
     def fill(self, key: str, seed: int) -> None:

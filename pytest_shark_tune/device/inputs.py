@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 
 from pytest_shark_tune.device.elements import Bytes, as_bytes, byte_size, element_type, stored_shape
-from pytest_shark_tune.dispatch.types import BufferView, Tensor
+from pytest_shark_tune.dispatch.elements import SCALAR_FLOATS, SCALAR_INTEGERS
+from pytest_shark_tune.dispatch.types import Argument, BufferView
 from pytest_shark_tune.measurement.acceptance import ExactData
 from pytest_shark_tune.system.machine import processors
 
@@ -97,12 +98,14 @@ def view_bytes(view: BufferView, number: int, data: InputData, *, is_special: bo
     return _disturbed(raw, view.element, number, data)
 
 
-def argument_bytes(tensor: Tensor, number: int, data: InputData, file: str = "") -> Bytes:
+def argument_bytes(tensor: Argument, number: int, data: InputData, file: str = "") -> Bytes:
     """The contents of a function's argument: those of ``file`` (``.npy``) if there is one, else random."""
     if file:
         raw = as_bytes(np.load(file, allow_pickle=False))
         if raw.size != (size := byte_size(tensor.element, tensor.shape)):
             raise ValueError(f"{file} holds {raw.size} bytes, not {size}")
+    elif tensor.is_scalar:
+        raw = _scalar(tensor.element, _generator(data.seed, number))
     else:
         raw = _plain(tensor.element, tensor.shape, data.seed, number)
     return _disturbed(raw, tensor.element, number, data)
@@ -112,6 +115,12 @@ def _plain(element: str, shape: Sequence[int], seed: int, number: int, *, wide: 
     make = partial(_random_bytes, element, shape, wide=wide)
     key = (element, tuple(shape), seed, number, wide)
     return _remembered.get(key, lambda: make(_generator(seed, number)))
+
+
+def _scalar(element: str, rng: np.random.Generator) -> Bytes:
+    kind = element_type(element)
+    choices = SCALAR_FLOATS if kind.kind == "float" else SCALAR_INTEGERS[:1] if kind.kind == "bool" else SCALAR_INTEGERS
+    return as_bytes(rng.choice(choices, 1).astype(kind.dtype))
 
 
 def _random_bytes(

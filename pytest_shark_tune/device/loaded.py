@@ -19,7 +19,7 @@ from pytest_shark_tune.device.buffers import BufferImage, BufferLayout, Output, 
 from pytest_shark_tune.device.comparison import ResultComparer
 from pytest_shark_tune.device.hal_device import HalDevice
 from pytest_shark_tune.device.inputs import InputData, argument_bytes, at_once
-from pytest_shark_tune.dispatch.types import BufferView
+from pytest_shark_tune.dispatch.types import Argument, BufferView
 from pytest_shark_tune.measurement.product import product_of
 
 __all__ = ["Loaded", "LoadedBenchmark", "LoadedFunction", "ReferenceResult", "RunResult"]
@@ -202,13 +202,12 @@ class LoadedBenchmark(Loaded):
 
 
 class LoadedFunction(Loaded):
-    """A loaded module of which one function is called on tensors."""
+    """A loaded module of which one function is called on tensors and numbers."""
 
     def __init__(self, device: HalDevice, request: protocol.LoadFunction) -> None:
         self._device = device
         self._inputs = request.inputs
         self._files = request.files
-        self._types = [elements.hal_type(tensor.element) for tensor in request.inputs]
         self._context, module = device.load(request.path, request.parameters)
         self._function = _lookup(module, request.function)
         self._arguments: list[Any] = []
@@ -222,19 +221,32 @@ class LoadedFunction(Loaded):
             for number, tensor in enumerate(self._inputs)
         ]
         made = at_once(jobs, sum(math.prod(tensor.shape) for tensor in self._inputs))
-        self._arguments = [
-            rt.HalBufferView(self._device.allocate(contents), tensor.shape, kind)
-            for contents, tensor, kind in zip(made, self._inputs, self._types, strict=True)
-        ]
+        self._arguments = [self._argument(*pair) for pair in zip(made, self._inputs, strict=True)]
         self.filled = True
+
+    def _argument(self, contents: elements.Bytes, tensor: Argument) -> Any:
+        if tensor.is_scalar:
+            return elements.to_array(contents, tensor.element, ())[()].item()
+        kind = elements.hal_type(tensor.element)
+        return rt.HalBufferView(self._device.allocate(contents), tensor.shape, kind)
+
+    def _bytes_of(self, argument: Any, tensor: Argument) -> bytes:
+        if tensor.is_scalar:
+            return np.array(argument, elements.element_type(tensor.element).dtype).tobytes()
+        return self._device.read(argument.get_buffer()).tobytes()
 
     def run(self, batch: int) -> float:
         """Call the function ``batch`` times."""
         lists = []
         for _ in range(batch):
             arguments = rt.VmVariantList(len(self._arguments))
-            for view in self._arguments:
-                arguments.push_ref(view)
+            for argument in self._arguments:
+                if isinstance(argument, float):
+                    arguments.push_float(argument)
+                elif isinstance(argument, int):
+                    arguments.push_int(argument)
+                else:
+                    arguments.push_ref(argument)
             lists.append(arguments)
         results = None
         started = time.perf_counter()
@@ -262,8 +274,8 @@ class LoadedFunction(Loaded):
     def tensors(self) -> tuple[protocol.TensorData, ...]:
         """The inputs, then the results of the last call."""
         inputs = tuple(
-            protocol.TensorData(tensor.shape, tensor.element, self._device.read(view.get_buffer()).tobytes())
-            for tensor, view in zip(self._inputs, self._arguments, strict=False)
+            protocol.TensorData(tensor.shape, tensor.element, self._bytes_of(argument, tensor))
+            for tensor, argument in zip(self._inputs, self._arguments, strict=False)
         )
         return inputs + tuple(
             protocol.TensorData(output.shape, output.element, output.raw.tobytes())

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from pytest_shark_tune.dispatch.types import BenchmarkModule, Tensor
+from pytest_shark_tune.dispatch.types import Argument, BenchmarkModule
 from pytest_shark_tune.errors import DeviceChildDied, DeviceRequestFailed
 from pytest_shark_tune.measurement.acceptance import Acceptance
 from pytest_shark_tune.system.child import Child
@@ -80,7 +80,7 @@ class LoadFunction(msgspec.Struct, frozen=True, tag=True):
     key: str
     path: str
     function: str
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Argument, ...]
     files: dict[int, str]
     """The ``.npy`` files that hold inputs, by position. The other inputs are random."""
     parameters: tuple[str, ...] = ()

@@ -22,7 +22,6 @@ from pytest_shark_tune.dispatch.reasons import (
     PinnedConfig,
     SeveralRootOps,
     UnknownDimensions,
-    UnmarkedBenchmark,
     ValueFromOutside,
 )
 from pytest_shark_tune.dispatch.target_facts import target_facts
@@ -184,8 +183,7 @@ def _read_dispatch(
             # On GPUs the op that fills the result has a config too, which the compiler derives from the other's.
             pinned = next((name for name in configured if name != "linalg.fill"), configured[0])
             raise PinnedConfig(f"the model pins its config: {pinned} carries a compilation_info of its own")
-        computes = any(op.name.startswith(("linalg.", "iree_linalg_ext.")) for op in mlir.walk(module.operation))
-        raise (NoRootOp if computes else UnmarkedBenchmark)("the compiler marks no root op in it")
+        raise NoRootOp("the compiler marks no root op in it")
     if len(roots) > 1:
         raise SeveralRootOps(f"it has {len(roots)} root ops, and a config is for one")
     root = roots[0]

@@ -10,12 +10,14 @@ import msgspec
 from iree.compiler import ir
 
 from pytest_shark_tune.dispatch import mlir
+from pytest_shark_tune.dispatch.elements import SCALARS
 from pytest_shark_tune.dispatch.open_sizes import with_sizes
 from pytest_shark_tune.dispatch.reasons import CannotTune
-from pytest_shark_tune.dispatch.types import Tensor
+from pytest_shark_tune.dispatch.types import Argument
 
 __all__ = ["Flow", "function_inputs", "read_flow", "why_not_fed"]
 
+_MADE_UP = "only tensors of fixed shapes and numbers of common types"
 _BUFFER_VIEW = "!hal.buffer_view"
 _CONSTANTS = {"util.global": "initial_value", "flow.tensor.constant": "value"}
 """Ops that hold data, each with the attribute that holds it."""
@@ -119,11 +121,12 @@ def _parameter_name(parameter: ir.Attribute) -> tuple[str, str]:
 
 def function_inputs(
     input_text: str, sizes: Mapping[tuple[int, int], int] = MappingProxyType({})
-) -> dict[str, tuple[Tensor, ...]]:
+) -> dict[str, tuple[Argument, ...]]:
     """Return the public functions of a module at phase ``input``, each with the tensors that it takes.
 
-    Functions with other arguments than statically shaped tensors are left out: no data can be made for them. A function
-    from ONNX takes buffer views at this phase. It imports them as tensors, itself or in a function that it calls.
+    Functions with other arguments than statically shaped tensors and numbers are left out: no data can be made for
+    them. A function from ONNX takes buffer views at this phase. It imports them as tensors, itself or in a function
+    that it calls.
 
     Args:
         input_text: The module.
@@ -149,7 +152,7 @@ def why_not_fed(input_text: str, sizes: Mapping[tuple[int, int], int] = MappingP
 
 def _public_functions(
     input_text: str, sizes: Mapping[tuple[int, int], int]
-) -> Iterator[tuple[str, tuple[Tensor, ...] | str]]:
+) -> Iterator[tuple[str, tuple[Argument, ...] | str]]:
     """Yield each public function with the tensors that it takes, or with the reason why no data can be made for it."""
     with mlir.shared_context():
         module = mlir.parse_module(input_text)
@@ -160,10 +163,14 @@ def _public_functions(
             tensors = []
             for number, argument in enumerate(op.regions[0].blocks[0].arguments):
                 kind = with_sizes(_imported_type(argument, defined), number, sizes)
+                if str(kind) in SCALARS:
+                    tensors.append(Argument((), str(kind), is_scalar=True))
+                    continue
                 try:
-                    tensors.append(mlir.tensor_of(kind, empty=True))
+                    found = mlir.tensor_of(kind, empty=True)
+                    tensors.append(Argument(found.shape, found.element))
                 except CannotTune:
-                    yield name, f"its input {number} is of type {kind}, and only tensors of fixed shapes are made up"
+                    yield name, f"its input {number} is of type {kind}, and {_MADE_UP} are made up"
                     break
             else:
                 yield name, tuple(tensors)

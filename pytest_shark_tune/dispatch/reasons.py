@@ -33,7 +33,6 @@ __all__ = [
     "UnboundedKnob",
     "UnknownDimensions",
     "UnknownScalar",
-    "UnmarkedBenchmark",
     "UnreadableBenchmark",
     "UnreadableConstraints",
     "UnreadableOperand",
@@ -84,12 +83,6 @@ class TooManyElements(CannotTune):
 
 class NoRootOp(CannotTune):
     """The compiler attaches no config to any op of the dispatch."""
-
-
-class UnmarkedBenchmark(NoRootOp):
-    """The file is a benchmark of a dispatch that was dumped without marks."""
-
-    remedy = "dump the benchmark file with --iree-codegen-add-tuner-attributes"
 
 
 class PinnedConfig(CannotTune):

@@ -20,15 +20,12 @@ from iree.compiler.dialects import arith
 from msgspec import Struct
 
 from pytest_shark_tune.dispatch import mlir
+from pytest_shark_tune.dispatch.elements import SCALAR_FLOATS, SCALAR_INTEGERS
 from pytest_shark_tune.dispatch.integers import NotComputed, evaluate, origins
 
 __all__ = ["BoundScalars", "bind_scalars"]
 
 _CALL = "stream.cmd.dispatch"
-_FLOATS: Final = (0.5, 0.75, 1.25, 1.5, 1.75, 2.5, 3.0)
-"""Values of floats: positive, not 1, and exact in every type."""
-_STEPS: Final = (1, 2, 3, 4, 5, 6, 7)
-"""Values of integers: small enough for a shift or a small type, and no zero, by which one may divide."""
 _BIT_FORMATS: Final = {"f64": ("<d", "<q"), "f32": ("<f", "<i"), "f16": ("<e", "<h")}
 
 
@@ -121,16 +118,18 @@ def _choose(call: ir.Operation, symbol: str, function: ir.Operation) -> dict[ir.
     values = dict.fromkeys(origin for scalar in scalars for origin in origins(scalar))
     found = [_origin_of(value) for value in values]
     generator = random.Random(hashlib.sha256(symbol.encode()).digest())
-    floats = itertools.cycle(generator.sample(_FLOATS, len(_FLOATS)))
+    floats = itertools.cycle(generator.sample(SCALAR_FLOATS, len(SCALAR_FLOATS)))
     numbers = [next(floats) for _ in found]
-    steps = [generator.sample(_STEPS, len(_STEPS)) for _ in found]
-    for attempt in range(len(_STEPS) + 1):
+    steps = [generator.sample(SCALAR_INTEGERS, len(SCALAR_INTEGERS)) for _ in found]
+    for attempt in range(len(SCALAR_INTEGERS) + 1):
         chosen = {
-            origin.value: _value(origin, number, tried[attempt] if attempt < len(_STEPS) else 0)
+            origin.value: _value(origin, number, tried[attempt] if attempt < len(SCALAR_INTEGERS) else 0)
             for origin, number, tried in zip(found, numbers, steps, strict=True)
         }
         inside = _stays_inside(call, function, chosen)
-        if inside or (inside is None and attempt == len(_STEPS)):  # Nothing is safer than the first iteration's values.
+        if inside or (
+            inside is None and attempt == len(SCALAR_INTEGERS)
+        ):  # Nothing is safer than the first iteration's values.
             return chosen
     raise NotComputed(
         "it takes a scalar that is known only at run time, and no value is known to be inside its operands"

@@ -21,6 +21,7 @@ __all__ = [
     "INCIDENTAL_ATTRIBUTES",
     "ONLINE_ATTENTION",
     "OPEN",
+    "Argument",
     "BenchmarkModule",
     "BufferView",
     "Dispatch",
@@ -79,6 +80,13 @@ class Tensor(msgspec.Struct, frozen=True):
         _check_sizes(self.shape)
         if not _ELEMENT.fullmatch(self.element):
             raise ValueError(f"{self.element[:_LONGEST]!r} is no element type")
+
+
+class Argument(Tensor, frozen=True):
+    """The type of an argument of a function: a tensor, or a number."""
+
+    is_scalar: bool = False
+    """Whether the function takes a number and not a tensor."""
 
 
 class LoopRange(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from pytest_shark_tune.errors import CandidateFailed
 from pytest_shark_tune.guard.sizes import tasks_at, unseen_tasks
 from pytest_shark_tune.measurement.timing import GUARD_ROUND
+from pytest_shark_tune.plan.types import Task
 from pytest_shark_tune.records.generalize import (
-    MOST_REGRET,
     Family,
+    Regret,
     Run,
     cover,
     general_record,
-    regret,
+    joint_regret,
+    regret_of,
     root_of,
 )
 from pytest_shark_tune.records.types import WinnerRecord
@@ -25,7 +27,8 @@ from pytest_shark_tune.tuning.session import Session
 
 __all__ = ["Generalized", "generalize"]
 
-_ROUNDS = 3
+_FIRST_ROUNDS = 3
+_MOST_ROUNDS_IN_ALL = 48
 
 
 class Generalized(NamedTuple):
@@ -46,10 +49,10 @@ def generalize(family: Family, session: Session) -> Generalized:
     Raises:
         InputError: The compiler rejects an op.
     """
-    ratios = _measure_all(family, session)
+    measured = _Measured.begin(family, session)
     records: list[WinnerRecord] = []
     notes: list[str] = []
-    waiting = cover(ratios)
+    waiting = measured.fewest_runs()
     served = {number for run in waiting for number in range(run.first, run.last + 1)}
     notes += [
         f"{record.dispatch} keeps its entry: no config that was tried serves it"
@@ -61,45 +64,108 @@ def generalize(family: Family, session: Session) -> Generalized:
         if run.first == run.last:
             notes.append(f"{family.records[run.first].dispatch} keeps its entry: no neighbour shares a config with it")
             continue
-        record = general_record(family, run, ratios)
+        record = general_record(family, run, measured.logs)
         wrong = _first_failure(record, family, session)
         if wrong is not None:
             size, why = wrong
             notes.append(f"{record.dispatch} is divided at {size}: {why}")
             waiting = [*_divided(run, family, size), *waiting]
             continue
-        worst = max(regret(ratios[number], run.config) for number in range(run.first, run.last + 1))
+        regrets = measured.regrets()
+        worst = max((regrets[number][run.config] for number in range(run.first, run.last + 1)), key=lambda r: r.centre)
         (span,) = root_of(record).loop_ranges
         notes.append(
             f"{record.dispatch}: {run.last - run.first + 1} entries become one for sizes of loop {span.loop} from "
-            f"{span.low} to {span.high}, multiples of {span.multiple}; the most regret is {worst:.1%}"
+            f"{span.low} to {span.high}, multiples of {span.multiple}; the regret is {joint_regret(regrets, run).text} "
+            f"on average, and at most {worst.text} at a size"
         )
         records.append(record)
     return Generalized(tuple(records), tuple(notes))
 
 
-def _measure_all(family: Family, session: Session) -> list[dict[str, float]]:
-    """Return the speed of each config relative to the default's at each size, without the configs that fail there."""
-    infos = dict.fromkeys((*family.configs, *(record.compilation_info for record in family.records)))
-    ids = {info: f"config_{number}" for number, info in enumerate(infos)}
-    configs = {identifier: info for info, identifier in ids.items()}
-    roots = {f"size_{size}": root_of(each) for size, each in zip(family.sizes, family.records, strict=True)}
-    tasks = tasks_at(roots, configs, session)
-    entrants = []
-    for size, record in zip(family.sizes, family.records, strict=True):
-        if (task := tasks.get(f"size_{size}")) is not None:
-            tried = dict.fromkeys((*family.configs, record.compilation_info))
-            entrants.append(Entrants(task, [ids[info] for info in tried]))
-    session.report(f"compiling {sum(len(each.names) for each in entrants)} candidates at {len(entrants)} sizes")
-    _build(entrants, session)
-    found = [_measure(entrants, number, session) for number in range(_ROUNDS)]
-    ratios = []
-    for size in family.sizes:
-        task = tasks.get(f"size_{size}")
-        logs = [rounds.get(task.name, {}) if task else {} for rounds in found]
-        shared = set.intersection(*(set(part) for part in logs))
-        ratios.append({configs[name]: math.exp(sum(part[name] for part in logs) / _ROUNDS) for name in sorted(shared)})
-    return ratios
+class _Measured:
+    """What was measured of a family so far: more is measured where it decides.
+
+    Args:
+        family: The family.
+        session: It measures.
+        tasks: The dispatch of each size, if the compiler makes it of the op.
+        ids: The ids of the configs as candidates.
+    """
+
+    def __init__(self, family: Family, session: Session, tasks: Sequence[Task | None], ids: Mapping[str, str]) -> None:
+        self._family = family
+        self._session = session
+        self._tasks = tasks
+        self._ids = ids
+        self._rounds = 0
+        self.logs: list[dict[str, dict[int, float]]] = [{} for _ in tasks]
+        """The logarithms of the speeds by size, config and round."""
+
+    @classmethod
+    def begin(cls, family: Family, session: Session) -> _Measured:
+        """Compile the configs of a family at its sizes, and measure all of them.
+
+        Raises:
+            InputError: The compiler rejects an op.
+        """
+        infos = dict.fromkeys((*family.configs, *(record.compilation_info for record in family.records)))
+        ids = {info: f"config_{number}" for number, info in enumerate(infos)}
+        configs = {identifier: info for info, identifier in ids.items()}
+        roots = {f"size_{size}": root_of(each) for size, each in zip(family.sizes, family.records, strict=True)}
+        tasks = tasks_at(roots, configs, session)
+        measured = cls(family, session, [tasks.get(name) for name in roots], ids)
+        everything = [set(family.configs)] * len(roots)
+        entrants = measured._entrants(everything)
+        session.report(f"compiling {sum(len(each.names) for each in entrants)} candidates at {len(entrants)} sizes")
+        _build(entrants, session)
+        for _ in range(_FIRST_ROUNDS):
+            measured._measure(everything)
+        return measured
+
+    def regrets(self) -> list[dict[str, Regret]]:
+        """Return the regret of each config that runs, by size."""
+        return [
+            {config: regret_of(logs, config, record.compilation_info) for config in logs}
+            for logs, record in zip(self.logs, self._family.records, strict=True)
+        ]
+
+    def fewest_runs(self) -> list[Run]:
+        """Return the fewest runs. Those that seem to be are measured further until no config in them is in doubt."""
+        while True:
+            regrets = self.regrets()
+            runs = cover(regrets)
+            wanted: list[set[str]] = [set() for _ in regrets]
+            for run in runs:
+                for number in range(run.first, run.last + 1):
+                    if regrets[number][run.config].is_open and run.first < run.last:
+                        wanted[number].add(run.config)
+            if not any(wanted) or self._rounds >= _MOST_ROUNDS_IN_ALL:
+                return runs
+            self._measure(wanted)
+
+    def _measure(self, wanted: Sequence[Collection[str]]) -> None:
+        """Measure configs at sizes for a round, each beside the size's own and the default."""
+        self._session.report(f"measuring them: round {self._rounds + 1}")
+        names = {identifier: info for info, identifier in self._ids.items()}
+        results = self._session.runner.round_of_all(self._entrants(wanted), self._rounds, GUARD_ROUND)
+        for task, logs, configs in zip(self._tasks, self.logs, wanted, strict=True):
+            result = results.get(task.name) if task is not None and configs else None
+            if result is None or isinstance(result, CandidateFailed):
+                continue
+            for identifier, measurement in result.measured.items():
+                logs.setdefault(names[identifier], {})[self._rounds] = math.log(measurement.ratio)
+            for identifier in result.failed:
+                logs.pop(names[identifier], None)
+        self._rounds += 1
+
+    def _entrants(self, wanted: Sequence[Collection[str]]) -> list[Entrants]:
+        found = []
+        for task, record, configs in zip(self._tasks, self._family.records, wanted, strict=True):
+            if task is not None and configs:
+                names = dict.fromkeys(self._ids[info] for info in (*sorted(configs), record.compilation_info))
+                found.append(Entrants(task, list(names)))
+        return found
 
 
 def _build(entrants: Sequence[Entrants], session: Session) -> None:
@@ -111,16 +177,6 @@ def _build(entrants: Sequence[Entrants], session: Session) -> None:
                 session.builder.artifact(task, task.candidate(name))
 
 
-def _measure(entrants: Sequence[Entrants], number: int, session: Session) -> dict[str, dict[str, float]]:
-    """Return the logarithm of each candidate's speed relative to the default's, by dispatch, in one round."""
-    session.report(f"measuring them: round {number + 1} of {_ROUNDS}")
-    found: dict[str, dict[str, float]] = {}
-    for name, result in session.runner.round_of_all(entrants, number, GUARD_ROUND).items():
-        if not isinstance(result, CandidateFailed):
-            found[name] = {each: math.log(measured.ratio) for each, measured in result.measured.items()}
-    return found
-
-
 def _first_failure(record: WinnerRecord, family: Family, session: Session) -> tuple[int, str] | None:
     """Return the first unseen size at which a general entry fails, with the reason; ``None`` if there is none."""
     session.report(f"trying {record.dispatch} at sizes that were not measured")
@@ -128,11 +184,13 @@ def _first_failure(record: WinnerRecord, family: Family, session: Session) -> tu
         (candidate,) = task.candidates
         try:
             session.runner.check_members(task, candidate)
-            ratio = session.runner.guard_round(task, candidate, 0).ratio
+            logs: list[float] = []
+            while not logs or (Regret.of(logs).is_open and logs[0] > 0):
+                logs.append(-math.log(session.runner.guard_round(task, candidate, len(logs)).ratio))
         except CandidateFailed as failure:
             return size, str(failure)
-        if ratio < 1 / (1 + MOST_REGRET):
-            return size, f"it has {ratio:.3f} times the default's speed"
+        if (found := Regret.of(logs)).is_missed:
+            return size, f"it has {math.exp(-found.centre):.3f} times the default's speed"
     return None
 
 

@@ -37,7 +37,7 @@ from pytest_shark_tune.system.cache import content_key
 
 __all__ = ["GUARD_VERSION", "GuardEntry", "GuardPlan", "GuardedForm", "guard_key", "make_guard_plan"]
 
-GUARD_VERSION: Final = 6
+GUARD_VERSION: Final = 7
 """Which dispatches an entry is for, how static checks decide, and the form of a `GuardPlan` in the cache.
 
 Raise it if the same spec may get another plan, or a static check another verdict.

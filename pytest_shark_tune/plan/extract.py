@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_shark_tune.compiler.compiler import Compiler, why_rejected
+from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.configure import strip
 from pytest_shark_tune.dispatch.extraction import benchmarked_symbol, read_benchmark
 from pytest_shark_tune.dispatch.flow import Flow, function_inputs, read_flow, why_not_fed
@@ -17,7 +17,7 @@ from pytest_shark_tune.dispatch.grouping import group_dispatches
 from pytest_shark_tune.dispatch.open_sizes import OpenDimension, fix_sizes
 from pytest_shark_tune.dispatch.reasons import CannotTune, DataDependentSizes, OpenInput, OpenSizes, UnknownScalar
 from pytest_shark_tune.dispatch.scalars import bind_scalars
-from pytest_shark_tune.dispatch.types import Dispatch, FoundDispatch, Tensor, Untunable
+from pytest_shark_tune.dispatch.types import Argument, Dispatch, FoundDispatch, Untunable
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.benchmark_file import check_benchmark_target
 from pytest_shark_tune.plan.dims import DIM
@@ -70,7 +70,7 @@ def extract_dispatches(
                 # The compiler refuses to make an executable of a module that calls for none.
                 texts = parts.benchmarks() if flow.calls or source.is_benchmark else []
             except CommandFailed as error:
-                raise InputError(f"{source.label}: {why_rejected(error)}") from error
+                raise source.refused(error) from error
             except InputError as error:
                 raise InputError(f"{source.label}: {error}") from error
             calls.update({(source.name, symbol): number for symbol, number in flow.calls.items()})
@@ -84,7 +84,7 @@ def extract_dispatches(
                     if left := [symbol for symbol in flow.calls if symbol not in set(map(_symbol, dispatches))]:
                         opened = _open_dispatches(lowered, left, processors, reasons)
                 except CommandFailed as error:
-                    raise InputError(f"{source.label}: {why_rejected(error)}") from error
+                    raise source.refused(error) from error
             dispatches.sort(key=_natural_order)
             points = source.points if opened.found else ()
             source = msgspec.structs.replace(source, points=points, why_not_run=unfed)
@@ -213,7 +213,7 @@ def _why_open(source: Source, dimensions: Sequence[OpenDimension]) -> CannotTune
     )
 
 
-def _with_functions(source: Source, functions: dict[str, tuple[Tensor, ...]], flow: Flow) -> Source:
+def _with_functions(source: Source, functions: dict[str, tuple[Argument, ...]], flow: Flow) -> Source:
     """Add the functions of a source. The function that was asked for may be another model's, and is then dropped."""
     chosen = source.function if source.function in functions else ""
     called = {name: flow.called[name] for name in functions if name in flow.called}
@@ -228,7 +228,7 @@ class _Compiled(NamedTuple):
 
     benchmarks: Callable[[], list[str]]
     flow: Callable[[], Flow]
-    functions: Callable[[], tuple[dict[str, tuple[Tensor, ...]], str]]
+    functions: Callable[[], tuple[dict[str, tuple[Argument, ...]], str]]
     """The functions that data can be made for, and the reason if there is none."""
 
     @classmethod
@@ -257,6 +257,6 @@ class _Compiled(NamedTuple):
         )
 
 
-def _functions_of(input_text: str, source: Source) -> tuple[dict[str, tuple[Tensor, ...]], str]:
+def _functions_of(input_text: str, source: Source) -> tuple[dict[str, tuple[Argument, ...]], str]:
     """Return the functions of a source that data can be made for, and the reason if there is none."""
     return function_inputs(input_text, source.largest), why_not_fed(input_text, source.largest)

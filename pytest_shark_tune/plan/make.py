@@ -30,7 +30,7 @@ from pytest_shark_tune.system.cache import content_key
 
 __all__ = ["PLAN_VERSION", "found_dispatches", "make_plan", "plan_key"]
 
-PLAN_VERSION: Final = 6
+PLAN_VERSION: Final = 7
 """The form of a plan in the cache.
 
 Raise it if a field of `Plan`, or of a type in it, is added, removed or changes its meaning.

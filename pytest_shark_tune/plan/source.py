@@ -13,8 +13,9 @@ import msgspec
 import numpy as np
 
 from pytest_shark_tune.compiler.onnx import import_onnx, onnx_inputs
+from pytest_shark_tune.compiler.refusals import InputRefused, refusal
 from pytest_shark_tune.dispatch.extraction import read_module
-from pytest_shark_tune.dispatch.types import SizePoint, Tensor
+from pytest_shark_tune.dispatch.types import Argument, SizePoint, Tensor
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.forms.form import DEFAULT_FORM, Form
 from pytest_shark_tune.ops import OpenModel, OpSource
@@ -188,8 +189,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     text: str
     is_benchmark: bool
-    functions: dict[str, tuple[Tensor, ...]] = {}
-    """The public functions that take only tensors of fixed shapes, with their types. A benchmark module has none."""
+    functions: dict[str, tuple[Argument, ...]] = {}
+    """The public functions that take only tensors of fixed shapes and numbers, with these. A benchmark has none."""
     is_op: bool = False
     """Whether it is a single op of `pytest_shark_tune.ops`, not a model."""
     input_names: tuple[str, ...] = ()
@@ -252,6 +253,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     def parameter_arguments(self) -> tuple[str, ...]:
         """The files with its parameters, as IREE's tools take them."""
         return tuple(file.argument for file in self.parameters)
+
+    def refused(self, error: CommandFailed) -> InputRefused:
+        """The reason why iree-compile does not compile it."""
+        return refusal(self.label, error, is_onnx=Path(self.path).suffix == ".onnx")
 
     @property
     def content(self) -> tuple[object, ...]:
@@ -316,7 +321,9 @@ def read_source(given: object, directory: Path, asked: ModelInput = ModelInput()
     except IsSpec as error:
         raise IsSpec(f"{path}: {error}") from error
     except InputError as error:
-        raise InputError(str(error) if path.suffix == ".onnx" else f"{path}: {error}") from error
+        if path.suffix == ".onnx":  # Its errors name it.
+            raise
+        raise InputError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}") from error
     except OSError as error:
@@ -347,7 +354,7 @@ def check_data(name: str, data: Mapping[int, InputFile], functions: Mapping[str,
     """
     if data and len(functions) != 1:
         has = f"several functions, {', '.join(map(repr, functions))}: choose one with {_FUNCTION}"
-        has = has if functions else "no public function that takes tensors of fixed shapes alone"
+        has = has if functions else "no public function that takes only tensors of fixed shapes and numbers"
         raise InputError(f"{_DATA}: {name} has {has}")
     for inputs in functions.values():
         for number, file in data.items():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pytest_shark_tune.compiler.compiler import Compiler
-from pytest_shark_tune.dispatch.fused import has_other_reductions
+from pytest_shark_tune.dispatch.fused import fused_ops, has_other_reductions
 from pytest_shark_tune.dispatch.reasons import CannotTune, CompilerFailed, SeveralReductions
 from pytest_shark_tune.dispatch.rotation import rotated_dispatch
 from pytest_shark_tune.dispatch.types import Dispatch, Untunable
@@ -15,11 +15,13 @@ from pytest_shark_tune.search_space import (
     SearchSpace,
     SpaceRequest,
     cpu,
+    gpu,
     opened,
     spaces_for,
     spaces_in,
 )
-from pytest_shark_tune.search_space.gpu.padding import padded_spaces
+from pytest_shark_tune.search_space.gpu.convolution import completed_spaces
+from pytest_shark_tune.search_space.gpu.generic import gpu_fused_spaces
 from pytest_shark_tune.search_space.registry import provided_spaces
 from pytest_shark_tune.system.steps import Stage, Step
 
@@ -136,7 +138,8 @@ def stated_spaces(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ..
     """Read the spaces that are not empty from the module of `emitted_constraints`, with padding where it is needed."""
     if not constraints:
         return ()
-    return padded_spaces([space for space in spaces_in(constraints) if space], dispatch.root)
+    stated = [space for space in spaces_in(constraints) if space]
+    return completed_spaces(stated, dispatch.root, dispatch.target)
 
 
 def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]:
@@ -147,22 +150,14 @@ def spaces_from(dispatch: Dispatch, constraints: str) -> tuple[SearchSpace, ...]
     """
     if stated := stated_spaces(dispatch, constraints):
         return stated
-    root = dispatch.root
-    if why := _why_one_config_is_not_enough(dispatch):
-        raise SeveralReductions(f"{why}, and a spec gives a config to {root.op} alone")
+    root, text = dispatch.root, dispatch.members[0].module.text
+    if root.kind == "other" and "reduction" in root.iterators and has_other_reductions(text):
+        if dispatch.target.backend in gpu.BUILDERS:
+            others = fused_ops(text) if dispatch.default_pipeline == _BY_LAYOUT else ()
+            return gpu_fused_spaces(root, dispatch.target, others)
+        if dispatch.target.backend == cpu.BACKEND and cpu.has_long_rows(root, dispatch.target):
+            raise SeveralReductions(
+                f"another op of this dispatch goes over rows of {root.reduction_length} elements, too long for one "
+                f"vector, and a spec gives a config to {root.op} alone"
+            )
     return spaces_for(root, dispatch.target)
-
-
-def _why_one_config_is_not_enough(dispatch: Dispatch) -> str:
-    """The reason why other ops of a reduction's dispatch need a config as well; empty if they do not."""
-    root = dispatch.root
-    if root.kind != "other" or "reduction" not in root.iterators:
-        return ""
-    needs = ""
-    if dispatch.default_pipeline == _BY_LAYOUT:
-        needs = f"{_BY_LAYOUT} needs a config for several ops of this dispatch"
-    elif dispatch.target.backend == cpu.BACKEND and cpu.has_long_rows(root, dispatch.target):
-        needs = (
-            f"another op of this dispatch goes over rows of {root.reduction_length} elements, too long for one vector"
-        )
-    return needs if needs and has_other_reductions(dispatch.members[0].module.text) else ""

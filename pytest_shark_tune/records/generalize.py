@@ -5,17 +5,41 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from statistics import fmean
+from typing import Final, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
 from pytest_shark_tune.dispatch.types import LoopRange, RootOp
+from pytest_shark_tune.measurement.intervals import trimmed_interval
 from pytest_shark_tune.records.types import WinnerRecord
 
-__all__ = ["MOST_REGRET", "Family", "Run", "cover", "families", "general_record", "regret", "root_of", "span_of"]
+__all__ = [
+    "ENOUGH_ROUNDS",
+    "MOST_REGRET",
+    "MOST_ROUNDS",
+    "Family",
+    "Logs",
+    "Regret",
+    "Run",
+    "cover",
+    "families",
+    "general_record",
+    "joint_regret",
+    "regret_of",
+    "root_of",
+    "span_of",
+]
 
 MOST_REGRET: Final = 0.03
-"""How much slower than with the best known config an op may be with the config of a general entry."""
+"""How much slower than with its own entry an op may be with the config of a general entry."""
+ENOUGH_ROUNDS: Final = 6
+"""The rounds after which a regret under the limit is believed, although its interval reaches over it."""
+MOST_ROUNDS: Final = 16
+"""The rounds after which a regret that cannot be told from none is left at that."""
+_LIMIT = math.log1p(MOST_REGRET)
+_ALPHA = 0.02
+"""The error of an interval. There are many, and each is looked at several times."""
 _MOST_CONFIGS = 8
 
 
@@ -103,48 +127,109 @@ def _apart_from(record: WinnerRecord, loop: int) -> tuple[object, ...]:
     return (record.target, record.device, root.iterators, root.maps, loops, elements)
 
 
-def regret(ratios: Mapping[str, float], config: str) -> float:
-    """Return how much slower an op is with a config than with the best known one.
+class Regret(NamedTuple):
+    """How much slower an op is with a config than with its own entry, as the logarithm of the ratio of times."""
+
+    centre: float
+    """The estimate."""
+    low: float
+    """The lower bound of its interval."""
+    high: float
+    """The upper bound."""
+    rounds: int
+    """The number of rounds that it was measured in."""
+
+    @classmethod
+    def of(cls, differences: Sequence[float]) -> Regret:
+        """Return the regret by its differences in several rounds."""
+        if not differences:
+            return cls(math.inf, math.inf, math.inf, 0)
+        return cls(*trimmed_interval(differences, _ALPHA), rounds=len(differences))
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether the config is slower by more than the limit, beyond the noise."""
+        return self.centre >= _LIMIT and self.low > 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more rounds may tell: the interval holds both no regret at all and one over the limit."""
+        if self.is_missed or self.high < _LIMIT:
+            return False
+        return self.rounds < ENOUGH_ROUNDS or (self.centre >= _LIMIT and self.rounds < MOST_ROUNDS)
+
+    @property
+    def text(self) -> str:
+        """The regret for people."""
+        return f"{math.expm1(self.centre):.1%} ({math.expm1(self.low):.1%} to {math.expm1(self.high):.1%})"
+
+
+Logs: TypeAlias = Mapping[str, Mapping[int, float]]
+"""The logarithms of the speeds of configs relative to the default's at one size, by config and round."""
+
+
+def regret_of(logs: Logs, config: str, own: str) -> Regret:
+    """Return the regret of a config at a size, in the rounds that measured both.
+
+    The best of many configs is best by luck, too, so the reference is one that was chosen before: the size's own entry,
+    or the default where it is faster than that.
 
     Args:
-        ratios: The speed of each config relative to the default's. A config that fails is not in it.
+        logs: The measurements at the size.
         config: The config.
+        own: The config of the size's own entry.
     """
-    best = max(1.0, *ratios.values()) if ratios else 1.0
-    return best / ratios[config] - 1 if config in ratios else math.inf
+    if config not in logs:
+        return Regret.of(())
+    reference = logs.get(own, {})
+    if not reference or fmean(reference.values()) < 0:
+        return Regret.of(tuple(-log for log in logs[config].values()))
+    shared = logs[config].keys() & reference.keys()
+    return Regret.of(tuple(reference[number] - logs[config][number] for number in sorted(shared)))
 
 
-def cover(ratios: Sequence[Mapping[str, float]], *, limit: float = MOST_REGRET) -> list[Run]:
-    """Cover all sizes with the fewest runs of neighbouring sizes that one config serves with a regret under ``limit``.
+def cover(regrets: Sequence[Mapping[str, Regret]]) -> list[Run]:
+    """Cover all sizes with the fewest runs of neighbouring sizes that one config serves with a regret under the limit.
 
-    The longest run from the left leaves the fewest for the rest. Of the configs that serve it, the one of the least
-    mean regret is taken. A size that no config serves is in no run, so its own entry stays.
+    A config serves a run if it misses the limit at no size of it, and keeps it on the average of the sizes: the regret
+    at one size is known less well than that of the neighbours together. The longest run from the left leaves the fewest
+    for the rest. Of the configs that serve it, the one of the least mean regret is taken. A size that no config serves
+    is in no run, so its own entry stays.
 
     Args:
-        ratios: The speed of each config relative to the default's, for each size.
-        limit: The most regret.
+        regrets: The regret of each config that runs at all, for each size.
     """
     runs, first = [], 0
-    while first < len(ratios):
-        reach = {config: _reach(ratios, first, config, limit) for config in ratios[first]}
+    while first < len(regrets):
+        reach = {config: _reach(regrets, first, config) for config in regrets[first]}
         last = max(reach.values(), default=first - 1)
         if last >= first:
             furthest = [config for config, end in reach.items() if end == last]
-            runs.append(Run(first, last, min(furthest, key=lambda config: _total(ratios[first : last + 1], config))))
+            runs.append(Run(first, last, min(furthest, key=lambda config: _mean(regrets[first : last + 1], config))))
         first = max(first, last) + 1
     return runs
 
 
-def _reach(ratios: Sequence[Mapping[str, float]], first: int, config: str, limit: float) -> int:
+def _reach(regrets: Sequence[Mapping[str, Regret]], first: int, config: str) -> int:
     """Return the last size up to which a config serves all sizes from ``first`` on."""
     last = first - 1
-    while last + 1 < len(ratios) and regret(ratios[last + 1], config) < limit:
+    while last + 1 < len(regrets) and config in regrets[last + 1] and not regrets[last + 1][config].is_missed:
         last += 1
+    while last >= first and _mean(regrets[first : last + 1], config) >= _LIMIT:
+        last -= 1
     return last
 
 
-def _total(ratios: Sequence[Mapping[str, float]], config: str) -> float:
-    return sum(regret(at_size, config) for at_size in ratios)
+def _mean(regrets: Sequence[Mapping[str, Regret]], config: str) -> float:
+    return fmean(at_size[config].centre for at_size in regrets)
+
+
+def joint_regret(regrets: Sequence[Mapping[str, Regret]], run: Run) -> Regret:
+    """Return the mean regret over the sizes of a run, and how well the mean is known."""
+    found = [at_size[run.config] for at_size in regrets[run.first : run.last + 1]]
+    centre = fmean(each.centre for each in found)
+    half = math.sqrt(math.fsum((each.high - each.centre) ** 2 for each in found)) / len(found)
+    return Regret(centre, centre - half, centre + half, min(each.rounds for each in found))
 
 
 def span_of(loop: int, sizes: Sequence[int]) -> LoopRange:
@@ -152,14 +237,14 @@ def span_of(loop: int, sizes: Sequence[int]) -> LoopRange:
     return LoopRange(loop=loop, low=min(sizes), high=max(sizes), multiple=math.gcd(*sizes))
 
 
-def general_record(family: Family, run: Run, ratios: Sequence[Mapping[str, float]]) -> WinnerRecord:
+def general_record(family: Family, run: Run, measured: Sequence[Logs]) -> WinnerRecord:
     """Return the record of the entry that takes the place of those of a run's sizes.
 
     It is that of the entry whose config it has, with the lowest speedup at any of the sizes.
     """
     members = family.records[run.first : run.last + 1]
     own = next((each for each in family.records if each.compilation_info == run.config), members[0])
-    lowest = min(at_size[run.config] for at_size in ratios[run.first : run.last + 1])
+    lowest = math.exp(min(fmean(logs[run.config].values()) for logs in measured[run.first : run.last + 1]))
     span = span_of(family.loop, family.sizes[run.first : run.last + 1])
     return replace(
         own,

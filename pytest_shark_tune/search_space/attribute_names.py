@@ -8,6 +8,7 @@ __all__ = [
     "CPU_PIPELINES",
     "DECOMPOSITION",
     "DENORMALS",
+    "FUSED",
     "GPU_OPTIONS",
     "LLVM_ATTRIBUTES",
     "PEELING",
@@ -23,6 +24,8 @@ SPIRV_PIPELINES = "#iree_gpu.spirv_pipeline<"
 SPIRV_OPTIONS = ("pipeline_depth", "store_stage")
 PEELING = "enable_loop_peeling"
 DECOMPOSITION = "decomposition_config"
+FUSED = "fused_configs"
+"""The entry of a GPU's lowering config with those of the other ops of the dispatch, by the path from the root op."""
 GPU_OPTIONS = "gpu_pipeline_options"
 LLVM_ATTRIBUTES = "llvm_func_attrs"
 WAVES_ATTRIBUTE = "amdgpu-waves-per-eu"

@@ -136,7 +136,10 @@ def read_knobs(space: SearchSpace, config: ReadConfig) -> Reading:
     found: dict[str, int] = {}
     differences: list[str] = []
     absent: dict[str, str] = {}
-    for path, problem in _differences(_template(space), config.tree, "", found, absent):
+    template = _template(space)
+    if attribute_names.FUSED not in config.tree:  # The compiler's default holds only the config of the root op.
+        template.pop(attribute_names.FUSED, None)
+    for path, problem in _differences(template, config.tree, "", found, absent):
         differences.append(f"{path} {problem}" if path else problem)
     domains = {knob.name: knob.domain for knob in space.knobs}
     for name, path in absent.items():

@@ -14,7 +14,8 @@ from functools import lru_cache
 import msgspec
 
 from pytest_shark_tune.compiler import configure
-from pytest_shark_tune.compiler.compiler import Compiler, first_error, why_rejected
+from pytest_shark_tune.compiler.compiler import Compiler, first_error
+from pytest_shark_tune.compiler.refusals import why_rejected
 from pytest_shark_tune.errors import CommandFailed, InputError
 from pytest_shark_tune.plan.source import Source
 from pytest_shark_tune.spec.read import mark_entries, read_spec
@@ -70,7 +71,7 @@ def apply_spec(source: Source, spec: str, compiler: Compiler) -> Application:
     try:
         sources = configure.strip(source.text) if source.is_benchmark else _lowered(source.name, source.text, compiler)
     except CommandFailed as error:
-        raise InputError(f"{source.label}: {why_rejected(error)}") from error
+        raise source.refused(error) from error
     try:
         return _apply(source.name, sources, spec, marked, compiler)
     except CommandFailed as error:

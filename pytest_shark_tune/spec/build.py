@@ -8,7 +8,8 @@ entries. Specs in that form are converted to the default form, or refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -20,7 +21,7 @@ from pytest_shark_tune.dispatch.types import RootOp
 from pytest_shark_tune.search_space.attribute_names import DECOMPOSITION
 from pytest_shark_tune.spec import module as spec_module
 from pytest_shark_tune.spec.link import linked_spec, nest_starter
-from pytest_shark_tune.spec.matcher import add_matcher
+from pytest_shark_tune.spec.matcher import add_matcher, match_fused
 
 __all__ = ["SPEC_VERSION", "SpecEntry", "build_spec", "single_entry_spec"]
 
@@ -32,6 +33,10 @@ Raise it if the same entries yield another text. Results that depend on specs ar
 
 _ACTION = "apply_op_config"
 _ATTENTION_ACTION = "apply_attention_op_config"
+_FUSED_ACTION = "apply_fused_op_config"
+_FUSED = "fused"
+_PROPAGATE = 1
+"""The mode of an included sequence whose failure is that of the matcher."""
 
 
 class SpecEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,33 +107,58 @@ def _add_entries(module: ir.Module, entries: Sequence[SpecEntry]) -> None:
             for entry in entries
         ]
         decompositions = [spec_module.decomposition_of(config) for config in configs]
-        actions = [_ACTION if decomposition is None else _ATTENTION_ACTION for decomposition in decompositions]
-        for name in dict.fromkeys(actions):
-            _add_action(name, ["compilation_info", *([DECOMPOSITION] if name == _ATTENTION_ACTION else [])])
-        for entry, config, decomposition in zip(entries, configs, decompositions, strict=True):
+        others = [spec_module.fused_configs_of(config) for config in configs]
+        actions = [_action_of(*parts) for parts in zip(decompositions, others, strict=True)]
+        for name, fused in dict(zip(actions, others, strict=True)).items():
+            _add_action(name, ["compilation_info", *([DECOMPOSITION] if name == _ATTENTION_ACTION else [])], len(fused))
+        paths = {path: f"{_FUSED}_{path}" for path in dict.fromkeys(chain.from_iterable(others))}
+        for path, name in paths.items():
+            finder = transform.named_sequence(name, [any_op], [any_op], arg_attrs=[read_only])
+            with ir.InsertionPoint(finder.body):
+                transform.yield_([match_fused(path, finder.bodyTarget)])
+        for entry, config, decomposition, fused in zip(entries, configs, decompositions, others, strict=True):
             name = spec_module.unique_name(
-                spec_module.matcher_name(entry.name), {*matchers, _ACTION, _ATTENTION_ACTION, spec_module.ENTRYPOINT}
+                spec_module.matcher_name(entry.name), {*matchers, *actions, *paths.values(), spec_module.ENTRYPOINT}
             )
             matchers.append(name)
             values = [config] if decomposition is None else [config, decomposition]
-            results = [any_op, *[any_param] * len(values)]
+            results = [any_op, *[any_param] * len(values), *[any_op, any_param] * len(fused)]
             matcher = transform.named_sequence(name, [any_op], results, arg_attrs=[read_only])
             if entry.provenance:
                 spec_module.set_provenance(matcher.operation, entry.provenance)
             with ir.InsertionPoint(matcher.body):
                 add_matcher(entry.root, matcher.bodyTarget)
-                params = [transform.ParamConstantOp(any_param, value).result for value in values]
-                transform.yield_([matcher.bodyTarget, *params])
+                # The ops that find them may stand in a matcher only in a sequence that it includes.
+                ops = [_included(paths[path], matcher.bodyTarget) for path in fused]
+                params = [transform.ParamConstantOp(any_param, value).result for value in (*values, *fused.values())]
+                pairs = zip(ops, params[len(values) :], strict=True)
+                transform.yield_([matcher.bodyTarget, *params[: len(values)], *chain.from_iterable(pairs)])
     spec_module.add_entrypoint(module, list(zip(matchers, actions, strict=True)))
 
 
-def _add_action(name: str, attributes: Sequence[str]) -> None:
-    """Add an action that writes its parameters on an op, as attributes with these names."""
+def _included(name: str, op: ir.Value) -> ir.Value:
+    """Add the op that includes a sequence with one operand and one result, and return the result."""
+    mode = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), _PROPAGATE)
+    return transform.IncludeOp([transform.AnyOpType.get()], name, mode, [op]).results[0]
+
+
+def _action_of(decomposition: object, fused: Sized) -> str:
+    """Return the name of the action for a config with these parts."""
+    if fused:
+        return f"{_FUSED_ACTION}_{len(fused)}"
+    return _ACTION if decomposition is None else _ATTENTION_ACTION
+
+
+def _add_action(name: str, attributes: Sequence[str], fused: int) -> None:
+    """Add an action that writes its parameters on an op, as attributes with these names, and a config on other ops."""
     any_op, any_param = transform.AnyOpType.get(), transform.AnyParamType.get()
-    kinds = [any_op, *[any_param] * len(attributes)]
+    kinds = [any_op, *[any_param] * len(attributes), *[any_op, any_param] * fused]
     read_only = {"transform.readonly": ir.UnitAttr.get()}
     action = transform.named_sequence(name, kinds, [], arg_attrs=[read_only] * len(kinds))
     with ir.InsertionPoint(action.body):
-        for attribute, param in zip(attributes, action.bodyExtraArgs, strict=True):
+        own, others = action.bodyExtraArgs[: len(attributes)], action.bodyExtraArgs[len(attributes) :]
+        for attribute, param in zip(attributes, own, strict=True):
             transform.AnnotateOp(action.bodyTarget, attribute, param=param)
+        for number in range(fused):
+            transform.AnnotateOp(others[2 * number], "lowering_config", param=others[2 * number + 1])
         transform.yield_([])

@@ -13,11 +13,15 @@ from iree.compiler import ir
 from iree.compiler.dialects import preprocessing_transform, transform
 
 from pytest_shark_tune.dispatch.foreign.trust import check_pattern
+from pytest_shark_tune.dispatch.fused import OPERAND, RESULT
 from pytest_shark_tune.dispatch.mlir import affine_map, loops_in, pattern_op
 from pytest_shark_tune.dispatch.types import ONLINE_ATTENTION, OPEN, RootOp, Tensor
 from pytest_shark_tune.errors import InputError, SpecRefused
 
-__all__ = ["add_matcher", "has_matcher"]
+__all__ = ["add_matcher", "has_matcher", "match_fused"]
+
+_GENERIC = "linalg.generic"
+_NAVIGATION = {OPERAND: transform.GetProducerOfOperand, RESULT: transform.GetConsumersOfResult}
 
 
 def has_matcher(root: RootOp) -> bool:
@@ -43,6 +47,19 @@ def add_matcher(root: RootOp, op: ir.Value) -> None:
         raise
     except (InputError, ir.MLIRError, LookupError, TypeError, ValueError) as error:  # A record may hold anything.
         raise InputError(f"the recorded op {root.op} is none: {error}") from error
+
+
+def match_fused(path: str, op: ir.Value) -> ir.Value:
+    """Add transform ops that succeed if a generic op stands at the end of a path from ``op``, and return that op."""
+    any_op = transform.AnyOpType.get()
+    steps = path.split("_")
+    for kind, number in zip(steps[::2], steps[1::2], strict=True):
+        navigate = _NAVIGATION.get(kind)
+        if navigate is None or not number.isdecimal():
+            raise InputError(f"a path to another op of a dispatch is no {path!r}")
+        op = navigate(any_op, op, int(number)).result
+        transform.MatchOperationNameOp(op, [_GENERIC])
+    return op
 
 
 def _match_contraction(root: RootOp, op: ir.Value) -> None:

@@ -12,7 +12,7 @@ from pytest_shark_tune.compiler.configure import error_text
 from pytest_shark_tune.dispatch.foreign.trust import check_attribute, check_depth, check_spec
 from pytest_shark_tune.dispatch.mlir import ops_named, string_of
 from pytest_shark_tune.errors import InputError, SpecNotParsed
-from pytest_shark_tune.search_space.attribute_names import DECOMPOSITION
+from pytest_shark_tune.search_space.attribute_names import DECOMPOSITION, FUSED
 from pytest_shark_tune.search_space.config_writer import with_decomposition
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "add_entrypoint",
     "decomposition_of",
     "empty_spec",
+    "fused_configs_of",
     "holds_sequences",
     "include_decompositions",
     "keep_pairs",
@@ -72,6 +73,20 @@ def decomposition_of(compilation_info: ir.Attribute) -> ir.Attribute | None:
     config = iree_codegen.CompilationInfoAttr(compilation_info).lowering_config
     attributes = getattr(config, "attributes", None)
     return attributes[DECOMPOSITION] if attributes is not None and DECOMPOSITION in attributes else None
+
+
+def fused_configs_of(compilation_info: ir.Attribute) -> dict[str, ir.Attribute]:
+    """Return the lowering configs of the other ops of a dispatch by the path from the root op.
+
+    IREE takes them from those ops. A compilation info holds them inside its lowering config, as it does decompositions.
+    """
+    attributes = getattr(iree_codegen.CompilationInfoAttr(compilation_info).lowering_config, "attributes", None)
+    if attributes is None or FUSED not in attributes:
+        return {}
+    held = attributes[FUSED]
+    if not isinstance(held, ir.DictAttr) or not all(isinstance(each.attr, ir.DictAttr) for each in held):
+        raise InputError(f"{FUSED} holds a dictionary for each path, not {held}")
+    return {each.name: iree_gpu.LoweringConfigAttr.get(each.attr) for each in held}
 
 
 def keep_pairs(module: ir.Module, pairs: Sequence[tuple[str, str]]) -> None:

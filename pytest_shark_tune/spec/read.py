@@ -196,6 +196,12 @@ def _set_config(module: ir.Module, matcher: str, action: str, config: ir.Attribu
             _set_config(module, matcher, own, config)
             return
     info.attributes["value"] = config
+    if fused := spec_module.fused_configs_of(config):
+        constants = spec_module.yielded_constants(sequences[matcher])[1:]
+        if len(constants) != len(fused):
+            raise InputError(f"{matcher} attaches no config to {len(fused)} other ops beside its own")
+        for constant, other in zip(constants, fused.values(), strict=True):
+            constant.attributes["value"] = other
     if beside is not None and decomposition is not None:
         beside.attributes["value"] = decomposition
 

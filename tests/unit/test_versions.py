@@ -66,8 +66,8 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "behaviour"
 SPACES = "search_space"
 
 PINNED: dict[str, tuple[int, str]] = {
-    "guard/plan.py GUARD_VERSION": (6, "ac31d0f57b184ba1"),
-    "plan/make.py PLAN_VERSION": (6, "667b714455afdfcb"),
+    "guard/plan.py GUARD_VERSION": (7, "92f105cc947ffc60"),
+    "plan/make.py PLAN_VERSION": (7, "61c27db3091d9717"),
     "tuning/model/profile.py PROFILE_VERSION": (4, "25a55421f8972cb2"),
     "tuning/database.py DATABASE_VERSION": (4, "0768281a2016607c"),
     "compiler/configure.py ARTIFACT_VERSION": (1, "23cf668e643781bb"),
@@ -75,7 +75,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "measurement/correctness.py CHECK_VERSION": (3, "a2e9c67045104cea"),
     "dispatch/extraction.py EXTRACTION_VERSION": (4, "b6892664110b7bdf"),
     "measurement/timing.py MEASUREMENT_VERSION": (1, "c946e4e682ed97a1"),
-    "search/facts.py FACTS_VERSION": (1, "a0d6d16a02b2bab4"),
+    "search/facts.py FACTS_VERSION": (1, "7d608d7480220e31"),
     "search_space/constraints.py VERSION": (1, "8733043662f4cdf4"),
     "search_space/cpu/attention.py VERSION": (1, "aecaf2010705c8cb"),
     "search_space/cpu/contraction.py VERSION": (1, "40957d88f0afbb4f"),
@@ -86,8 +86,9 @@ PINNED: dict[str, tuple[int, str]] = {
     "search_space/gpu/attention.py VERSION": (1, "c985a5b4639d6a1a"),
     "search_space/gpu/contraction.py VERSION": (2, "edf5d5ba90a609d0"),
     "search_space/gpu/convolution.py VERSION": (1, "beaf1f4df5e25cff"),
-    "search_space/gpu/generic.py VERSION": (1, "07790bcb28a97495"),
-    "search_space/gpu/mma.py VERSION": (1, "4222147dd4194ee8"),
+    "search_space/gpu/generic.py VERSION": (2, "07790bcb28a97495"),
+    "search_space/gpu/mma.py VERSION": (2, "4222147dd4194ee8"),
+    "search_space/gpu/pooling.py VERSION": (1, "22524692c533da0f"),
     "search_space/gpu/reduction.py VERSION": (1, "12cc965334b68c0e"),
     "search_space/spirv/contraction.py VERSION": (1, "4b323b23fe833bd7"),
     "search_space/spirv/convolution.py VERSION": (1, "a7ffbcc0c85b9866"),

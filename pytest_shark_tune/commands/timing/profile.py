@@ -106,7 +106,7 @@ def _rows(found: Profile, reasons: dict[str, int]) -> Iterator[tuple[str, tuple[
         return f"no ({reasons.setdefault(reason, len(reasons) + 1)})" if reason else "yes"
 
     so_far = 0.0
-    whole_us = (found.dispatches_us + found.outside_us) or 1.0
+    whole_us = _whole_us(found)
     for part in found.shares:
         share = part.time_us / whole_us
         so_far += share
@@ -120,6 +120,11 @@ def _rows(found: Profile, reasons: dict[str, int]) -> Iterator[tuple[str, tuple[
     if found.outside_us:
         share = found.outside_us / whole_us
         yield _OUTSIDE, ("", format_us(found.outside_us), f"{share:.1%}", f"{so_far + share:.1%}", ""), ""
+
+
+def _whole_us(found: Profile) -> float:
+    """The time of a call, of which the shares in the table are parts."""
+    return (found.dispatches_us + found.outside_us) or 1.0
 
 
 def _within(name: str) -> str:
@@ -136,7 +141,7 @@ def _conclusion(found: Profile) -> list[str]:
         part = found.dispatches_us / found.model_us
         lines[0] += f"; its dispatches: {format_us(found.dispatches_us)}, {part:.0%} of that"
     lines.append(f"measured: {found.measured}")
-    if untunable := [part.share for part in found.shares if part.reason]:
+    if untunable := [part.time_us for part in found.shares if part.reason]:
         count = f"{len(untunable)} {'dispatch' if len(untunable) == 1 else 'dispatches'}"
-        lines.append(f"not tunable: {count}, {sum(untunable):.1%} of the time")
+        lines.append(f"not tunable: {count}, {sum(untunable) / _whole_us(found):.1%} of the time")
     return lines

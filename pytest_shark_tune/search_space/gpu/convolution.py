@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from iree.compiler import ir
@@ -10,21 +11,18 @@ from iree.compiler.dialects import iree_codegen, linalg
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
 from pytest_shark_tune.dispatch.mlir import pattern_op, shared_context
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.emit import Body, build_space, knob
 from pytest_shark_tune.search_space.gpu import tiling
+from pytest_shark_tune.search_space.gpu.direct import direct_space, step_choices, window_problem
 from pytest_shark_tune.search_space.gpu.mma import mma_spaces
 from pytest_shark_tune.search_space.gpu.padding import padded_spaces
-from pytest_shark_tune.search_space.gpu.simt import PIPELINE, simt_space
+from pytest_shark_tune.search_space.gpu.simt import simt_space
 from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.search_space.tiles import fast_or_any, refuse_elements, tile_knobs, tile_level
+from pytest_shark_tune.search_space.tiles import refuse_elements
 
-__all__ = ["VERSION", "convolution_problem", "gpu_convolution_spaces", "step_choices"]
+__all__ = ["VERSION", "completed_spaces", "gpu_convolution_spaces"]
 
 VERSION: Final = 1
 """The version of this space. Raise it if its members or knobs change. Plans are then made again."""
-
-_LONGEST_WINDOW = 7
-_LARGEST_STEP = 16
 
 
 def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
@@ -32,45 +30,51 @@ def gpu_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpa
 
     Otherwise they are two under TileAndFuse: as a matrix product after im2col if possible, and direct. The knobs of the
     product are those of `simt_space`, where ``i`` is a position among the product's loops. The knobs of the direct form
-    are ``wg_i``, ``thr_i``, ``red_i`` and ``wg_size_x`` with positions in ``root.loops``. The direct form does not
-    compute in vectors, so it promotes and pads nothing.
+    are those of `direct_space`, with positions in ``root.loops``.
 
     Raises:
         NoSpace: An element type is not covered.
     """
-    if spaces := [space for space in mma_spaces(root, target) if space]:
-        return padded_spaces(spaces, root)
+    if spaces := completed_spaces([space for space in mma_spaces(root, target) if space], root, target):
+        return spaces
     refuse_elements(root, tiling.GPU_ELEMENTS)
     product = _im2col_product(root)
     products = () if product is None else (simt_space(product, target, igemm=True),)
-    return (*products, fast_or_any(lambda fast: _direct_space(root, target, fast=fast)))
+    return (*products, direct_space(window_problem(root), step_choices(root), target))
 
 
-def convolution_problem(root: RootOp) -> tiling.Problem:
-    """Return the loops of a convolution. The two innermost image loops and the innermost channel loop are tiled."""
-    channels = root.output_channel[-1:] or root.depth[-1:] or root.batch[-1:]
-    tiled = sorted({*root.output_image[-2:], *channels})
-    return tiling.Problem(
-        sizes=root.loops,
-        reductions=tuple(index for index, kind in enumerate(root.iterators) if kind == "reduction"),
-        tiled=tuple(tiled),
-        operands=(),
-        result=(tuple(tiled), ELEMENT_BYTES[root.outputs[0].element]),
-    )
+def completed_spaces(spaces: Sequence[SearchSpace], root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
+    """Return the spaces of an op, not only of a convolution, with the forms and the padding that constraints lack.
+
+    Args:
+        spaces: Those that the compiler states, or that are built like them.
+        root: The op.
+        target: The target.
+    """
+    return padded_spaces(_usable_forms(spaces, root, target) if root.kind == "convolution" else spaces, root)
 
 
-def step_choices(root: RootOp) -> dict[int, tuple[int, ...]]:
-    """Return the steps of each reduction loop: 1 or all of a window, or a divisor of the channels."""
-    steps: dict[int, tuple[int, ...]] = {}
-    for index, kind in enumerate(root.iterators):
-        size = root.loops[index]
-        if kind != "reduction":
-            continue
-        if index in root.filter_loop:
-            steps[index] = (1, size) if 1 < size <= _LONGEST_WINDOW else (1,)
-        else:
-            steps[index] = tuple(step for step in range(1, min(size, _LARGEST_STEP) + 1) if size % step == 0)
-    return steps
+def _usable_forms(spaces: Sequence[SearchSpace], root: RootOp, target: TargetFacts) -> list[SearchSpace]:
+    """Return the spaces of a convolution with matrix instructions, with the form that has few channels.
+
+    If the depth of no instruction divides the channels of an image, as those of colors, the direct form does not
+    compile. The compiler's default is then the product after im2col, for which it states no constraints.
+    """
+    direct = [space for space in spaces if _is_after_im2col(space) is False]
+    if not direct or not root.input_channel:
+        return list(spaces)
+    depths = {intrinsic.shape[2] for intrinsic in target.intrinsics if intrinsic.elements[0] == root.inputs[0].element}
+    if not all(root.loops[root.input_channel[-1]] % depth for depth in depths):
+        return list(spaces)
+    products = [space for space in spaces if _is_after_im2col(space)]
+    products = products or [space for space in mma_spaces(root, target) if space and _is_after_im2col(space)]
+    return [*products, *(space for space in spaces if space not in (*direct, *products))] if products else list(spaces)
+
+
+def _is_after_im2col(space: SearchSpace) -> bool | None:
+    """Return whether a space is of the product after im2col; ``None`` for a pipeline without that choice."""
+    domains = {each.name: each.domain for each in space.knobs}
+    return bool(domains["use_igemm_idx"][0]) if "use_igemm_idx" in domains else None
 
 
 def _im2col_product(root: RootOp) -> tiling.Problem | None:
@@ -95,27 +99,3 @@ def _im2col_product(root: RootOp) -> tiling.Problem | None:
     return tiling.Problem(
         sizes=sizes, reductions=reductions, tiled=tuple(tiled), operands=operands[:2], result=operands[2]
     )
-
-
-def _direct_space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
-    problem = convolution_problem(root)
-    choices = tiling.tile_choices(problem, step_choices(root))
-    count = len(problem.sizes)
-    parallel = [index for index in range(count) if index not in problem.reductions]
-    knobs = {
-        "workgroup": tile_level(count, "wg", choices.workgroup, parallel),
-        "thread": tile_level(count, "thr", choices.thread, parallel),
-        "reduction": tile_level(count, "red", choices.reduction),
-        "workgroup_size": [knob("wg_size_x"), 1, 1],
-        "subgroup_size": target.subgroup_sizes[0],
-    }
-
-    def constrain(body: Body) -> None:
-        workgroup = tile_knobs(body, "wg", choices.workgroup)
-        thread = tile_knobs(body, "thr", choices.thread)
-        reduction = tile_knobs(body, "red", choices.reduction)
-        threads = tiling.require_threads(body, target, workgroup, thread, fast=fast)
-        body.derived_knob("wg_size_x", body.product(list(threads.values())), "the number of threads")
-        tiling.require_work(body, problem, thread, reduction, fast=False)
-
-    return build_space(PIPELINE, problem.sizes, knobs, constrain)

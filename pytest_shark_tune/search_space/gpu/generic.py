@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pytest_shark_tune.dispatch.elements import ELEMENT_BYTES
+from pytest_shark_tune.dispatch.fused import FusedOp
 from pytest_shark_tune.dispatch.mlir import affine_map, shared_context
-from pytest_shark_tune.dispatch.reasons import NothingToTile
+from pytest_shark_tune.dispatch.reasons import NothingFits, NothingToTile
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
 from pytest_shark_tune.search_space.emit import Body, build_space, knob, one_of_knob
 from pytest_shark_tune.search_space.gpu import tiling
+from pytest_shark_tune.search_space.gpu.direct import serial_space
 from pytest_shark_tune.search_space.gpu.reduction import reduction_space
 from pytest_shark_tune.search_space.gpu.simt import PIPELINE
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.tiles import fast_or_any, refuse_elements, tile_knobs, tile_level
 
-__all__ = ["VERSION", "gpu_generic_spaces"]
+__all__ = ["VERSION", "gpu_fused_spaces", "gpu_generic_spaces"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of this space. Raise it if its members or knobs change. Plans are then made again."""
 
 _LARGEST_TILE = 512
@@ -26,7 +29,8 @@ _LARGEST_TILE = 512
 def gpu_generic_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
     """Return the space of a structured op with static, positive sizes.
 
-    A reduction has the space of `reduction_space`. The knobs of other ops are these, where ``i`` is a position in
+    A reduction has the space of `reduction_space`, and that of `serial_space` where threads cannot share a sum or
+    where the reduced elements do not lie side by side. The knobs of other ops are these, where ``i`` is a position in
     ``root.loops``. A dimension without a choice has no knob.
 
     - ``wg_i``, ``thr_i``: elements in the tile of a workgroup and of a thread, along the two innermost dimensions of
@@ -42,8 +46,35 @@ def gpu_generic_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, 
         raise NothingToTile(f"{root.op} has no indexing maps, so its tiles cannot be told apart")
     refuse_elements(root)
     if "reduction" in root.iterators:
-        return reduction_space(root, target)
+        return _reduction_spaces(root, target)
     return (fast_or_any(lambda fast: _space(root, target, fast=fast)),)
+
+
+def gpu_fused_spaces(root: RootOp, target: TargetFacts, fused: Sequence[FusedOp]) -> tuple[SearchSpace, ...]:
+    """Return the space of a reduction in a dispatch whose other ops go over the same elements, as in softmax.
+
+    Args:
+        root: The op.
+        target: The target.
+        fused: The other ops; none if a thread reduces whole rows by default, which takes no other config.
+
+    Raises:
+        NoSpace: An element type is not covered, or the threads of a subgroup cannot share a row.
+    """
+    refuse_elements(root)
+    return reduction_space(root, target, fused) if fused else (serial_space(root, target),)
+
+
+def _reduction_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchSpace, ...]:
+    with shared_context():
+        spans = [tiling.indexing_loops(affine_map(text)) for text in root.maps[: len(root.inputs)]]
+    innermost = {span[-1] for span in spans if span}
+    try:
+        shared = reduction_space(root, target)
+    except NothingFits:
+        return (serial_space(root, target),)
+    lie_apart = all(root.iterators[loop] == "parallel" for loop in innermost)
+    return (*shared, serial_space(root, target)) if lie_apart and "parallel" in root.iterators else shared
 
 
 def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:

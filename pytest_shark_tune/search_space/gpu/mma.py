@@ -22,7 +22,7 @@ from pytest_shark_tune.search_space.tiles import divisors
 
 __all__ = ["VERSION", "has_layout", "mma_spaces"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of these spaces. Raise it if their members or knobs change. Plans are then made again."""
 
 _TILE_AND_FUSE = "#iree_gpu.pipeline<TileAndFuse>"
@@ -164,10 +164,11 @@ def _tile_and_fuse(
         else:
             bound = _overpadded(sizes[dim]) if igemm else sizes[dim]
             tiles[dim] = parts[dim] = tuple(tile for tile in divisors(bound) if tile <= _LARGEST_TILE)
+    length = math.prod(sizes[dim] for dim in ((k, *loops.fused) if igemm else (k,)))
+    # The compiler asks a product after im2col for a reduction without a rest, and pads one that can have none.
+    is_padded = not igemm or all(length % intrinsic.shape[2] for intrinsic in intrinsics)
     depths = {
-        intrinsic.shape[2]: math.prod(sizes[dim] for dim in (k, *loops.fused))
-        if igemm
-        else -(-sizes[k] // intrinsic.shape[2]) * intrinsic.shape[2]
+        intrinsic.shape[2]: -(-length // intrinsic.shape[2]) * intrinsic.shape[2] if is_padded else length
         for intrinsic in intrinsics
     }
     steps = _ascending(
@@ -209,11 +210,9 @@ def _tile_and_fuse(
             extents.append(extent)
         depth = body.product([red, mma.k])
         body.limit(depth, _LARGEST_TILE, f"the elements of red_{k}")
-        whole = (
-            body.product([body.dims[dim] for dim in (k, *loops.fused)])
-            if igemm
-            else body.product([body.tiles(body.dims[k], mma.k), mma.k])
-        )
+        whole = body.product([body.dims[dim] for dim in ((k, *loops.fused) if igemm else (k,))])
+        if is_padded:
+            whole = body.product([body.tiles(whole, mma.k), mma.k])
         body.multiple(whole, depth, f"the padded dim_{k}", f"the elements of red_{k}")
         _require_room(body, root, target, extents, depth)
         threads = _require_subgroups(body, target, subgroups)

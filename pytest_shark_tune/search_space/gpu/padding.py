@@ -6,6 +6,7 @@ Most configs for such sizes do not compile without one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -100,8 +101,10 @@ def _is_ragged(layout: _Layout, root: RootOp, domains: Mapping[str, tuple[int, .
     if any(root.loops[dim] % tile for dim, leaf in tiles for tile in domains[leaf.name]):
         return True
     size = root.loops[int(layout.reduction[layout.step_at].name.rpartition("_")[2])]
-    # After im2col the reduction has no rest, since the compiler's constraints ask for that.
-    return not igemm and any(size % depth for depth in layout.depths)
+    if igemm:  # The reduction has a rest only if no instruction leaves none.
+        size = math.prod(size for size, kind in zip(root.loops, root.iterators, strict=True) if kind == "reduction")
+        return all(size % depth for depth in layout.depths)
+    return any(size % depth for depth in layout.depths)
 
 
 def _padded_before_im2col(root: RootOp) -> tuple[int, ...]:

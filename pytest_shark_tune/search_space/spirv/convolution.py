@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_shark_tune.dispatch.types import RootOp, TargetFacts
-from pytest_shark_tune.search_space.gpu.convolution import convolution_problem, step_choices
+from pytest_shark_tune.search_space.gpu.direct import step_choices, window_problem
 from pytest_shark_tune.search_space.gpu.tiling import GPU_ELEMENTS, tile_choices
 from pytest_shark_tune.search_space.space import SearchSpace
 from pytest_shark_tune.search_space.spirv.tiling import distributed_space
@@ -26,7 +26,7 @@ def spirv_convolution_spaces(root: RootOp, target: TargetFacts) -> tuple[SearchS
         NoSpace: An element type is not covered.
     """
     refuse_elements(root, GPU_ELEMENTS)
-    problem = convolution_problem(root)
+    problem = window_problem(root)
     choices = tile_choices(problem, step_choices(root))
     return (
         distributed_space("BaseDistribute", problem, target, choices, steps=False),

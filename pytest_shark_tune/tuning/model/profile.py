@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 
-from pytest_shark_tune.compiler.compiler import why_rejected
 from pytest_shark_tune.device.profiler import Cost, NoProfile, Profiled, model_time_us, profile
-from pytest_shark_tune.dispatch.types import Tensor
+from pytest_shark_tune.dispatch.types import Argument
 from pytest_shark_tune.errors import CandidateFailed, CommandFailed, InputError
 from pytest_shark_tune.measurement.roofline import Limits, least_us, work_of
 from pytest_shark_tune.plan.profile import Profile, Share, tasks_of
@@ -35,7 +35,7 @@ Raise it if the same run of a model may give other shares, or the same shares ma
 
 _COUNTED = "its dispatches' benchmarks, times how often each is called"
 _RUN = "the running model"
-_NO_FUNCTION = "it has no public function that takes tensors of fixed shapes alone"
+_NO_FUNCTION = "it has no public function that takes only tensors of fixed shapes and numbers"
 _NO_CONFIG = "it computes nothing that has a config"
 _HAL_NAMES = {"complex<f32>": "cf64", "complex<f64>": "cf128"}
 """The names of element types for IREE's tools, where they are other than MLIR's."""
@@ -105,7 +105,7 @@ class Profiler:
         try:
             vmfb = self.untuned.vmfb(source)
         except CommandFailed as error:
-            raise InputError(f"{source.label}: {why_rejected(error)}") from error
+            raise source.refused(error) from error
         inputs, parameters = arguments(source, function), source.parameter_arguments
         try:
             statistics = self._statistics(vmfb, function, inputs, parameters)
@@ -113,7 +113,8 @@ class Profiler:
             model_us = self._model_us(vmfb, function, inputs, parameters)
             return self.counted(source, function, plan, model_us=model_us, why=str(reason))
         known = _shares(source, plan)
-        costs = by_symbol(statistics.exports, list(known))
+        # A branch that this call does not take has dispatches, too.
+        costs = {symbol: Cost(time_us=0, calls=0) for symbol in known} | by_symbol(statistics.exports, list(known))
         operations = {symbol: _operation(symbol, statistics.exports) for symbol in costs}
         return Profile(
             source=source.name,
@@ -283,16 +284,23 @@ def arguments(source: Source, function: str) -> list[str]:
 
     An input without a file that it can read has the same value everywhere.
     """
-    given = {number: f"@{file.path}" for number, file in source.data.items() if file.is_plain}
-    return [given.get(number) or _splat(tensor) for number, tensor in enumerate(source.functions[function])]
+    inputs = source.functions[function]
+    given = {
+        number: str(np.load(file.path).item()) if inputs[number].is_scalar else f"@{file.path}"
+        for number, file in source.data.items()
+        if file.is_plain
+    }
+    return [given.get(number) or _splat(tensor) for number, tensor in enumerate(inputs)]
 
 
-def _splat(tensor: Tensor) -> str:
-    """A tensor with the same value everywhere, since times hardly depend on it.
+def _splat(tensor: Argument) -> str:
+    """A number, or a tensor with the same value everywhere, since times hardly depend on it.
 
     IREE's tools parse a number only of some types. They take the bytes of a value of every other type, a pair of values
     in one byte included, and no value for a tensor without elements.
     """
+    if tensor.is_scalar:
+        return "0.5" if "f" in tensor.element else "1"
     shape = "".join(f"{size}x" for size in tensor.shape)
     if 0 in tensor.shape:
         return f"{shape}{_HAL_NAMES.get(tensor.element, tensor.element)}"

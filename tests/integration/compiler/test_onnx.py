@@ -9,6 +9,7 @@ import pytest
 from iree.compiler import ir
 
 from pytest_shark_tune.compiler.onnx import import_onnx
+from pytest_shark_tune.compiler.refusals import InvalidOnnxModel, MissingWeights, NotAnOnnxModel, UnknownOperator
 from pytest_shark_tune.errors import CommandFailed, InputError
 
 onnx: Any = pytest.importorskip("onnx")
@@ -92,7 +93,7 @@ def test_a_shape_for_another_input_is_named(tmp_path: Path) -> None:
 def test_another_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "other.onnx"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"other\.onnx: {message}"):
+    with pytest.raises(NotAnOnnxModel, match=rf"other\.onnx: {message}"):
         import_onnx(path)
 
 
@@ -110,10 +111,35 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
 
 def test_what_the_importer_says_is_kept(tmp_path: Path) -> None:
     path = write_model(tmp_path / "tiny.onnx", op="NoSuchOp")
-    with pytest.raises(InputError, match=r"tiny\.onnx: IREE cannot import it: .*NoSuchOp") as caught:
+    message = r"tiny\.onnx: IREE cannot import it: there is no operator NoSuchOp: export the model with"
+    with pytest.raises(UnknownOperator, match=message) as caught:
         import_onnx(path)
     assert isinstance(caught.value.__cause__, CommandFailed)
     assert "Traceback" in caught.value.__cause__.stderr
+
+
+@pytest.mark.slow
+def test_the_importer_names_the_rule_that_a_model_breaks(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "unsorted.onnx")
+    model = onnx.load(path)
+    model.graph.node.reverse()
+    onnx.save(model, path)
+    with pytest.raises(
+        InvalidOnnxModel, match=r"topologically sorted, however input 'xw' .* any previous nodes\.: export"
+    ):
+        import_onnx(path)
+
+
+@pytest.mark.slow
+def test_weights_that_are_absent_are_named(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "tiny.onnx")
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(
+        MissingWeights, match=r"should be stored in .*weights\.bin.*: copy the file with the weights there"
+    ):
+        import_onnx(path)
 
 
 def test_a_time_out_is_no_broken_file(tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.onnx import import_onnx, onnx_inputs, write_fixed
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.device.client import DeviceChild
+from pytest_shark_tune.device.elements import to_array
 from pytest_shark_tune.device.profiler import profile
+from pytest_shark_tune.dispatch.elements import SCALAR_FLOATS, SCALAR_INTEGERS
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.source import ModelInput, read_source
 from pytest_shark_tune.records.snapshot import write_spec
+from pytest_shark_tune.tuning.model.profile import arguments
 from tests.integration.guard.test_guard import CONFIG, record_of
 
 if TYPE_CHECKING:
@@ -188,6 +191,28 @@ def test_commands_that_take_a_spec_take_sizes(tmp_path: Path, command: str, name
     assert ("there is no model with an input 'y': m has 'x'" in result.output) == (name == "y")
 
 
+SCALED = """
+func.func @main(%x: tensor<8xf32>, %a: f32, %d: f64, %b: i32, %i: index, %c: i1) -> tensor<8xf32> {
+  %e = tensor.empty() : tensor<8xf32>
+  %n = arith.index_cast %i : index to i32
+  %s = arith.addi %b, %n : i32
+  %f = arith.sitofp %s : i32 to f32
+  %w = arith.truncf %d : f64 to f32
+  %y = linalg.generic {
+    indexing_maps = [affine_map<(d0) -> (d0)>, affine_map<(d0) -> (d0)>], iterator_types = ["parallel"]
+  } ins(%x : tensor<8xf32>) outs(%e : tensor<8xf32>) {
+  ^bb0(%in: f32, %out: f32):
+    %0 = arith.mulf %in, %a : f32
+    %1 = arith.mulf %0, %w : f32
+    %2 = arith.addf %1, %f : f32
+    %3 = arith.select %c, %2, %in : f32
+    linalg.yield %3 : f32
+  } -> tensor<8xf32>
+  return %y : tensor<8xf32>
+}
+"""
+
+
 # What a model is run whole on.
 
 
@@ -217,6 +242,26 @@ def test_a_function_is_run_on_what_the_files_hold(tmp_path: Path) -> None:
     np.save(tmp_path / "given.npy", np.ascontiguousarray(given))
     inputs = [f"@{tmp_path / 'given.npy'}", "4xf32=0.5"]
     assert profile(vmfb, "local-task", function, inputs, seconds=0.01).model_us > 0
+
+
+def test_a_function_is_run_on_numbers_beside_tensors(tmp_path: Path) -> None:
+    (tmp_path / "scaled.mlir").write_text(SCALED, encoding="utf-8")
+    compiler = Compiler(Target.parse("llvm-cpu"))
+    (source,) = extract_dispatches([read_source("scaled.mlir", tmp_path)], compiler, 2).sources
+    vmfb = tmp_path / "scaled.vmfb"
+    compiler.compile_sources(compiler.lower(source.text, to="executable-sources"), vmfb)
+    with DeviceChild("local-task") as child:
+        child.load_function("model", vmfb, "main", source.functions["main"])
+        child.fill("model", 1)
+        child.run("model", 1)
+        tensors = child.read("model")
+    values = [to_array(np.frombuffer(each.data, np.uint8), each.element, each.shape) for each in tensors]
+    given, factor, wide, added, place, switch, result = values
+    assert factor in SCALAR_FLOATS
+    assert {int(added), int(place)} <= set(SCALAR_INTEGERS)
+    assert switch == 1
+    np.testing.assert_allclose(result, given * factor * wide + added + place, rtol=1e-5)
+    assert profile(vmfb, "local-task", "main", arguments(source, "main"), seconds=0.01).model_us > 0
 
 
 @pytest.mark.slow

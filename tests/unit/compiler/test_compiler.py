@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_shark_tune.compiler.compiler import Compiler, compiler_version, first_error, why_rejected
+from pytest_shark_tune.compiler.compiler import Compiler, compiler_version, first_error
+from pytest_shark_tune.compiler.refusals import OperatorNotLowered, refusal, why_rejected
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch.extraction import read_benchmark
 from pytest_shark_tune.dispatch.types import FoundDispatch
@@ -130,9 +131,12 @@ func.func @main(%x: !torch.vtensor<[2],f32>) -> !torch.vtensor<[2],f32>
 """
     with pytest.raises(CommandFailed) as caught:
         compiler.lower(model, to="flow", name="my model")
-    said = why_rejected(caught.value)
-    assert said.startswith("iree-compile cannot lower the ONNX operator GRU as this model uses it; ")
-    assert said.endswith("(my model:4:8)")
+    refused = refusal("my model", caught.value, is_onnx=True)
+    assert isinstance(refused, OperatorNotLowered)
+    assert str(refused) == (
+        "my model: iree-compile cannot lower the ONNX operator GRU as this model uses it (my model:4:8): "
+        f"{OperatorNotLowered.remedy}"
+    )
 
 
 def test_equal_input_gives_equal_binaries_in_different_directories(

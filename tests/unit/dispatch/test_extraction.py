@@ -13,7 +13,7 @@ from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
 from pytest_shark_tune.dispatch import extraction, flow
 from pytest_shark_tune.dispatch.grouping import group_dispatches
-from pytest_shark_tune.dispatch.types import BufferView, FoundDispatch, Tensor, Untunable
+from pytest_shark_tune.dispatch.types import Argument, BufferView, FoundDispatch, Tensor, Untunable
 from pytest_shark_tune.errors import InputError
 
 pytestmark = pytest.mark.compiler
@@ -310,7 +310,8 @@ def test_functions_with_static_tensors_are_listed_with_their_inputs(compiler: Co
             to="input",
         )
     )
-    assert functions == {"two": (tensor("2x3xf32"), tensor("4xi8")), "none": ()}
+    number = Argument((), "i32", is_scalar=True)
+    assert functions == {"two": (argument("2x3xf32"), argument("4xi8")), "none": (), "scalar": (number,)}
 
 
 def test_buffer_views_count_as_the_tensors_that_they_are_imported_as(compiler: Compiler) -> None:
@@ -343,19 +344,30 @@ def test_buffer_views_count_as_the_tensors_that_they_are_imported_as(compiler: C
         )
     )
     assert functions == {
-        "of Paddle.": (tensor("2x3xf32"),),
-        "handed on": (tensor("1xf32"),),
-        "demoted": (tensor("4xf64"),),
+        "of Paddle.": (argument("2x3xf32"),),
+        "handed on": (argument("1xf32"),),
+        "demoted": (argument("4xf64"),),
     }
 
 
 def test_the_reason_why_no_function_can_be_fed_names_the_input() -> None:
-    scalar = "util.func public @f(%a: tensor<2xf32>, %b: i32) -> i32 {\nutil.return %b : i32\n}"
+    other = (
+        "util.func public @f(%a: tensor<2xf32>, %b: tensor<?xi8>) -> tensor<?xi8> {\nutil.return %b : tensor<?xi8>\n}"
+    )
     empty = "util.func public @g(%a: tensor<0x2xf32>) -> tensor<0x2xf32> {\nutil.return %a : tensor<0x2xf32>\n}"
-    why = "no data can be made for 'f': its input 1 is of type i32, and only tensors of fixed shapes are made up"
-    assert flow.why_not_fed(scalar) == why
-    assert flow.why_not_fed(f"{scalar}\n{empty}") == ""
-    assert flow.function_inputs(f"{scalar}\n{empty}") == {"g": (tensor("0x2xf32"),)}
+    why = (
+        "no data can be made for 'f': its input 1 is of type tensor<?xi8>, and only tensors of fixed shapes and "
+        "numbers of common types are made up"
+    )
+    assert flow.why_not_fed(other) == why
+    assert flow.why_not_fed(f"{other}\n{empty}") == ""
+    assert flow.function_inputs(f"{other}\n{empty}") == {"g": (argument("0x2xf32"),)}
+
+
+@pytest.mark.parametrize("kind", ["f32", "i1", "i64", "index"])
+def test_a_function_may_take_a_number(kind: str) -> None:
+    text = f"util.func public @f(%a: tensor<2xf32>, %b: {kind}) -> {kind} {{\nutil.return %b : {kind}\n}}"
+    assert flow.function_inputs(text) == {"f": (argument("2xf32"), Argument((), kind, is_scalar=True))}
 
 
 def test_a_benchmark_file_is_told_from_a_model(dumps: Mapping[str, str], model: str) -> None:
@@ -395,6 +407,11 @@ def offsets(text: str) -> list[int]:
 def tensor(text: str) -> Tensor:
     *shape, element = text.split("x")
     return Tensor(tuple(map(int, shape)), element)
+
+
+def argument(text: str) -> Argument:
+    given = tensor(text)
+    return Argument(given.shape, given.element)
 
 
 SCALED = """

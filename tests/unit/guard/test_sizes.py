@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +46,7 @@ def test_a_general_matcher_takes_the_sizes_of_its_range_alone() -> None:
         for m in (16, 64)
     ]
     (family,) = families(records)
-    record = general_record(family, Run(0, 1, INFO.format(8)), [{INFO.format(8): 1.2}] * 2)
+    record = general_record(family, Run(0, 1, INFO.format(8)), [{INFO.format(8): {0: math.log(1.2)}}] * 2)
     spec = spec_of([record]).text
     assert record.root is not None
     ops = [standalone_op(f"m{m}", resized(record.root, 0, m)) for m in (16, 24, 48, 64, 80)]

@@ -13,7 +13,7 @@ from iree.compiler import ir
 from pytest_shark_tune import ops
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.compiler.target import Target
-from pytest_shark_tune.dispatch.types import Tensor
+from pytest_shark_tune.dispatch.types import Argument
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.make import make_plan, plan_key
@@ -102,7 +102,7 @@ def test_candidates_and_sources_are_found_by_name(plan: Plan) -> None:
     (task,) = plan.tasks
     assert task.candidate("default") is task.default
     assert task.candidate(task.candidates[1].id) == task.candidates[1]
-    assert plan.source(MATMUL.name).functions == {"main": (Tensor((64, 128), "f32"), Tensor((128, 96), "f32"))}
+    assert plan.source(MATMUL.name).functions == {"main": (Argument((64, 128), "f32"), Argument((128, 96), "f32"))}
 
 
 def test_the_same_plan_is_made_again(plan: Plan, compiler: Compiler) -> None:
