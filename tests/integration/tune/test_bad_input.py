@@ -101,7 +101,7 @@ func.func @f(%a: tensor<?x32xf32>, %b: tensor<32x32xf32>, %c: tensor<?x32xf32>) 
 
 MESSAGES = {
     "absent": "there is no file */absent.mlir",
-    "unparsable": "unparsable.mlir: iree-compile rejects it: unparsable:1:* error: expected non-function type",
+    "unparsable": "unparsable.mlir: iree-compile rejects it: unparsable:1:* error: expected non-function type*",
     "invalid": "invalid.mlir: iree-compile rejects it: invalid:2:3: error: *",
     "no_text": "*/no text.mlir: it is neither MLIR text nor MLIR bytecode: *",
     "bytecode": "*/broken.mlirbc: it is not MLIR that this IREE parses: *",

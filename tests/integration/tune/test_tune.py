@@ -245,7 +245,7 @@ def test_without_tune_marked_tests_are_skipped_with_the_command(suite: Suite) ->
     outcome.lines.fnmatch_lines(
         [
             "nothing guarded: no snapshot for cuda:sm_89 beside test_suite.py; make one with",
-            "    pytest test_suite.py --tune --tune-target=cuda:sm_89*",
+            "    pytest test_suite.py --tune --tune-coverage=1 --tune-target=cuda:sm_89*",
             "SKIPPED *: there is no snapshot for cuda:sm_89 to guard: pytest test_suite.py --tune * makes one",
             "*1 failed, 3 passed, 1 skipped*",
         ]
