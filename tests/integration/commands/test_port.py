@@ -221,6 +221,7 @@ def test_bad_input_is_a_usage_error(tmp_path: Path, arguments: list[str | Path],
     assert "must be ported first" not in result.stderr, "that is what is being done"
 
 
+@pytest.mark.slow
 def test_a_port_that_cannot_be_written_is_a_usage_error(tmp_path: Path, record: WinnerRecord) -> None:
     records = tmp_path / "new.jsonl"
     records.mkdir()

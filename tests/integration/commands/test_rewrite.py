@@ -55,6 +55,7 @@ def results(path: Path, work: Path, shapes: dict[str, tuple[int, ...]]) -> tuple
     return output.shape, output.data
 
 
+@pytest.mark.slow
 def test_a_rewritten_model_computes_the_same_in_iree(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     done = CliRunner().invoke(main, ["rewrite", str(model), "-o", str(out), "--tune-input-shape", "x=1x4x5x7"])

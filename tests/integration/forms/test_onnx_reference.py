@@ -153,6 +153,7 @@ def test_what_pays_once_it_is_tuned_races_beside_the_best_rewrites(session: Sess
     assert both is None or both.form.rewrites == (*strides.rewrites, *products.rewrites)
 
 
+@pytest.mark.slow
 def test_how_a_model_answers_to_rounding_is_not_how_far_it_is_from_the_reference(
     session: Session, tmp_path: Path
 ) -> None:

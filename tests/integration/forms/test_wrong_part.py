@@ -61,6 +61,7 @@ def session(tmp_path: Path, tune_cache: Path) -> Iterator[Session]:
         yield session
 
 
+@pytest.mark.slow
 def test_a_wrong_form_leaves_the_op_that_is_wrong(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_equal_code_is_fast_by_identity_and_changed_code_needs_the_device(tmp_pa
     assert "needs the device, since its own and the default's machine code is not" in changed.reason
 
 
+@pytest.mark.slow
 @pytest.mark.compiler
 def test_code_for_host_is_compared_for_the_recorded_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = recorded(tmp_path)

@@ -272,6 +272,7 @@ def test_the_note_of_who_holds_a_device(make_suite: MakeSuite, tmp_path: Path) -
     assert SHOWN in outcome.text
 
 
+@pytest.mark.slow
 def test_merge_records_of_what_others_measured(make_suite: MakeSuite, tmp_path: Path) -> None:
     suite = make_suite({"test_suite.py": SUITE})
     made = suite.tune("--tune-trials=1", "-k", "not spec and not final")

@@ -299,7 +299,7 @@ CASES: dict[str, tuple[str, list[Array], Reference]] = {
 }
 
 
-@pytest.mark.parametrize(("line", "arrays", "reference"), thinned(CASES.values(), every=4, ids=CASES))
+@pytest.mark.parametrize(("line", "arrays", "reference"), thinned(CASES.values(), every=8, ids=CASES))
 def test_an_op_computes_what_its_command_says(
     line: str, arrays: list[Array], reference: Reference, tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ def suite(make_suite: MakeSuite) -> Suite:
 # Models with open sizes.
 
 
+@pytest.mark.slow
 def test_open_sizes_are_given_by_name(suite: Suite) -> None:
     outcome = suite.tune("my $ model.onnx", *DEFAULTS, "--tune-input-shape=x=8x8", "-v", out="sizes")
     assert outcome.status == 0, outcome.text
@@ -216,6 +217,7 @@ func.func @main(%x: tensor<8xf32>, %a: f32, %d: f64, %b: i32, %i: index, %c: i1)
 # What a model is run whole on.
 
 
+@pytest.mark.slow
 def test_a_function_is_run_on_what_the_files_hold(tmp_path: Path) -> None:
     (tmp_path / "double.mlir").write_text(DOUBLE, encoding="utf-8")
     given = np.asfortranarray(np.arange(6).reshape(2, 3) * 10)

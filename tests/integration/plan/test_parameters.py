@@ -91,6 +91,7 @@ def test_a_model_is_tuned_and_judged_whole_with_its_parameters(suite: Suite, wor
     assert "its parameters are in other files" not in outcome.text
 
 
+@pytest.mark.slow
 def test_without_its_parameters_the_option_is_named(suite: Suite) -> None:
     outcome = suite.tune("net.mlir", "--tune-trials=1", "-k", "default or end-to-end", "-v", out="without")
     assert outcome.status == 0, outcome.text
@@ -102,11 +103,22 @@ def test_without_its_parameters_the_option_is_named(suite: Suite) -> None:
 
 @pytest.mark.parametrize(
     ("given", "status", "why"),
-    [
-        ("model=gone.irpa", 4, "--tune-parameters: *gone.irpa cannot be read: No such file or directory"),
-        ("model=w.irpa --tune-parameters=other=w.irpa", 2, "*other=*: no model of the run takes parameters of scope*"),
-        ("model=short.irpa", 1, "--tune-parameters: net takes 24576 bytes of 'w0', and *short.irpa has 96: it was *"),
-    ],
+    thinned(
+        [
+            ("model=gone.irpa", 4, "--tune-parameters: *gone.irpa cannot be read: No such file or directory"),
+            (
+                "model=w.irpa --tune-parameters=other=w.irpa",
+                2,
+                "*other=*: no model of the run takes parameters of scope*",
+            ),
+            (
+                "model=short.irpa",
+                1,
+                "--tune-parameters: net takes 24576 bytes of 'w0', and *short.irpa has 96: it was *",
+            ),
+        ],
+        every=2,
+    ),
 )
 def test_wrong_files_are_told_before_anything_runs(suite: Suite, given: str, status: int, why: str) -> None:
     write_parameters(

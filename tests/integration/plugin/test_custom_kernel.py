@@ -189,6 +189,7 @@ def measurement(candidate, artifact):
 """
 
 
+@pytest.mark.slow
 def test_a_measurement_of_a_suites_own_that_is_none_is_refused_by_name(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(OWN)
     pytester.makepyfile(test_suite=kernel_suite_text((1, 2)))

@@ -142,7 +142,7 @@ def compiler() -> Compiler:
     return Compiler(Target.parse("llvm-cpu"))
 
 
-@pytest.mark.parametrize(("source", "pipeline"), thinned(SOURCES.values(), every=3, ids=SOURCES))
+@pytest.mark.parametrize(("source", "pipeline"), thinned(SOURCES.values(), every=5, ids=SOURCES))
 def test_sampled_configs_compile_and_compute_what_the_default_does(
     source: str, pipeline: str, compiler: Compiler, tmp_path: Path
 ) -> None:
@@ -168,6 +168,7 @@ def test_sampled_configs_compile_and_compute_what_the_default_does(
             assert child.check("candidate", "reference", acceptance).ok, candidate.config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("product", "count"),
     thinned([(ops.matmul(m=90, n=70, k=65), 3), (ops.matmul(m=256, n=256, k=512, lhs="bf16"), 12)], every=2),

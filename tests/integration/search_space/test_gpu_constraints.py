@@ -130,6 +130,7 @@ def test_the_reproducer_for_upstream_shows_scalar_tiles() -> None:
     assert "vector_common_parallel = [1, 1, 0]" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reproducer", sorted(UPSTREAM.glob("*_constraints.mlir")), ids=lambda path: path.stem)
 def test_the_reproducers_for_upstream_show_the_defect(reproducer: Path, tmp_path: Path) -> None:
     command = command_in(reproducer)

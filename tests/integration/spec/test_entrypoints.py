@@ -237,7 +237,7 @@ def tiles(configured: str) -> list[str]:
     return [config.partition("distribution = [")[2].partition(",")[0] for config in found]
 
 
-@pytest.mark.parametrize("form", thinned(FORMS, every=4))
+@pytest.mark.parametrize("form", thinned(FORMS, every=8))
 def test_a_form_has_the_effect_that_it_has_in_iree_compile(
     form: str, compiler: Compiler, sources: str, tmp_path: Path, plain_binaries: dict[int, bytes]
 ) -> None:
@@ -257,6 +257,7 @@ def test_a_form_is_linked_once(form: str) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", thinned(["plain", "any name"], every=2))
 def test_a_spec_may_be_bytecode(form: str, tmp_path: Path, plain_binaries: dict[int, bytes]) -> None:
     path = tmp_path / "written.mlirbc"

@@ -126,6 +126,7 @@ def test_an_edited_file_of_flags_is_another_compiler_and_a_damaged_binary_is_mad
     again.lines.fnmatch_lines(["shark-tune: *.vmfb is damaged, and is left*"])
 
 
+@pytest.mark.slow
 def test_what_pytest_benchmark_is_to_save_is_measured_anew(known: Suite, first: Outcome) -> None:
     saving = known.tune("--tune-trials=1", *NO_FINALS, "--benchmark-json=bench.json", out="saving")
     assert tried(saving.verdicts) == tried(first.verdicts)
@@ -133,6 +134,7 @@ def test_what_pytest_benchmark_is_to_save_is_measured_anew(known: Suite, first: 
     assert len(saved["benchmarks"]) == 2
 
 
+@pytest.mark.slow
 def test_a_fresh_run_measures_anew(known: Suite, first: Outcome) -> None:
     fresh = known.tune("--tune-trials=1", "--tune-fresh", *NO_FINALS, out="fresh")
     assert tried(fresh.verdicts) == tried(first.verdicts)

@@ -134,6 +134,7 @@ def test_bytecode(suite: Suite) -> None:
     assert [each.partition("::")[2] for each in bytecode] == [each.partition("::")[2] for each in text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
@@ -163,6 +164,7 @@ def test_an_onnx_model(suite: Suite) -> None:
     assert outcome.dispatch("matmul_32x32x32_f32")["baseline_us"] > 0
 
 
+@pytest.mark.slow
 def test_dispatches_that_no_matcher_tells_apart_are_one_task_with_a_weight(model: Outcome) -> None:
     assert model.status == 0, model.text
     weights = {row["name"]: row["weight"] for row in model.summary["dispatches"]}

@@ -224,6 +224,7 @@ def test_the_first_failure_stops_the_run_with_x(make_suite: MakeSuite) -> None:
     assert not outcome.out.exists()
 
 
+@pytest.mark.slow
 def test_a_run_cut_short_by_maxfail_is_not_complete(make_suite: MakeSuite) -> None:
     suite = make_suite({"test_suite.py": SUITE, "conftest.py": BROKEN})
     outcome = suite.tune("-x", "--tune-trials=2")

@@ -82,6 +82,7 @@ def names(plan: Plan) -> list[str]:
     return [task.name for task in plan.tasks]
 
 
+@pytest.mark.slow
 def test_of_a_model_what_takes_the_time_is_tuned(session: Session, models: Path) -> None:
     key, plan = session.planner.plan(["a model.mlir"], models)
     assert names(plan) == [LARGE]

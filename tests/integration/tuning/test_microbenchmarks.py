@@ -151,6 +151,7 @@ def test_damaged_yardsticks_are_compiled_anew_and_a_moved_cache_has_whole_ones(t
     assert len(told) == 1
 
 
+@pytest.mark.slow
 def test_a_product_is_measured_without_the_packing_that_flags_put_before_it(tmp_path: Path) -> None:
     tiling = Compiler(Target.parse("llvm-cpu"), ["--iree-opt-data-tiling"])
     built = Microbenchmarks(tiling, Cache(tmp_path), "a CPU").built()

@@ -261,6 +261,7 @@ def test_a_binary_whose_measurement_was_interrupted_is_measured_for_another(
         session.runner.measure(task, first, artifact)
 
 
+@pytest.mark.slow
 def test_a_default_that_could_not_be_prepared_leaves_nothing_of_itself(
     session: Session, task: Task, runner: Runner, tmp_path: Path
 ) -> None:
@@ -401,6 +402,7 @@ IN_HALVES = """
 """
 
 
+@pytest.mark.slow
 def test_a_model_whose_first_input_is_of_integers_may_sum_in_another_order(
     session: Session, runner: Runner, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ from pytest_shark_tune.tuning.verifier import Verifier
 from tests.factories import make_final
 from tests.models import matmuls
 from tests.parameters import parameter_model, random_parameters, write_parameters
+from tests.thinned import thinned
 
 INFO = (
     "#iree_codegen.compilation_info<lowering_config = #iree_cpu.lowering_config<distribution = [{0}, {0}, 0], "
@@ -285,7 +286,7 @@ REFUSED = GOOD.replace("vector_reduction = [0, 0, 8]", "vector_reduction = [0, 8
 TOO_LARGE = INFO.format(128, 128)
 
 
-@pytest.mark.parametrize("info", [REFUSED, TOO_LARGE], ids=["refused", "too-large"])
+@pytest.mark.parametrize("info", thinned([REFUSED, TOO_LARGE], every=2, ids=["refused", "too-large"]))
 def test_an_entry_of_the_starter_that_the_compiler_fails_with_is_dropped_by_name(
     plan: Plan, stages: tuple[Builder, ModelRunner], told: list[str], info: str
 ) -> None:

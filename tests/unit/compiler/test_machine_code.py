@@ -45,6 +45,7 @@ def test_names_make_no_difference_and_constants_do(target: str, tmp_path: Path) 
     assert code_of(tmp_path, compiler, "f", "2.5") != short
 
 
+@pytest.mark.slow
 def test_a_cpu_by_name_gives_the_code_of_host(tmp_path: Path) -> None:
     host = Compiler(Target.parse("llvm-cpu"))
     named = host.for_cpu(*host.host_cpu)

@@ -192,6 +192,7 @@ def products(*weights: tuple[int, ...], rank: int = 3, constants: bool = False, 
     return model
 
 
+@pytest.mark.slow
 def test_equal_products_become_one(tmp_path: Path, compiler: Compiler) -> None:
     for model in (
         products((4, 5), (4, 5), (4, 5)),

@@ -12,6 +12,7 @@ import pytest
 from pytest_shark_tune.commands.timing.bisect import between
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.guard.bisect import Judgement, find_first_bad, judge_side
+from tests.thinned import thinned
 
 VERSIONS = [f"3.{minor}.0" for minor in range(8)]
 Noise = Callable[[random.Random], float]
@@ -45,7 +46,7 @@ def test_noise_is_never_called_a_change(name: str) -> None:
     assert counts[""] >= 397, counts
 
 
-@pytest.mark.parametrize("loss", [0.06, 0.15])
+@pytest.mark.parametrize("loss", thinned([0.06, 0.15], every=2))
 @pytest.mark.parametrize("name", NOISES)
 def test_a_wrong_version_is_rarer_than_one_in_a_hundred(name: str, loss: float) -> None:
     counts = Counter(found(seed, 5, loss, NOISES[name]) for seed in range(400))

@@ -399,6 +399,7 @@ def test_prior_results_are_read_only_where_they_are_used() -> None:
         read.clear()
 
 
+@pytest.mark.slow
 def test_prior_results_reach_the_search() -> None:
     task = kernel("one", 100)
     entries = dict(enumerate(parts_of(task)))
