@@ -12,9 +12,18 @@ from typing import TypeAlias
 
 import msgspec
 
-__all__ = ["REGISTER_TILING", "TEXT_PREFIX", "Pass", "pass_text", "text_attribute", "text_name"]
+__all__ = [
+    "PEELED_REGISTER_TILING",
+    "REGISTER_TILING",
+    "TEXT_PREFIX",
+    "Pass",
+    "pass_text",
+    "text_attribute",
+    "text_name",
+]
 
 REGISTER_TILING = "RegisterTiling"
+PEELED_REGISTER_TILING = "PeeledRegisterTiling"
 
 TEXT_PREFIX = '#iree_codegen.pass_pipeline<"'
 """The start of the attribute that holds such a text."""
@@ -52,7 +61,7 @@ def _tile(level: str, *, from_root: bool, inputs_only: bool) -> tuple[Pass, ...]
     return (Pass("iree-llvmcpu-tile-and-fuse-producer-consumer", options), *_FOLD_PADS)
 
 
-_REGISTER_TILING = (
+_TILED = (
     Pass("iree-codegen-tile-and-distribute-to-workgroups-using-forall-op"),
     Pass("iree-codegen-bufferize-dispatch-tensor-load-store"),
     Pass("iree-codegen-combine-result-layout-transformation"),
@@ -67,6 +76,8 @@ _REGISTER_TILING = (
     *_FOLD_PADS,
     *_tile("vector_inner_parallel", from_root=False, inputs_only=False),
     Pass("iree-codegen-forall-to-for"),
+)
+_IN_REGISTERS = (
     # The filter loops have size one by now. Without them the rest is an elementwise product, which is vectorized.
     Pass("linalg-fold-unit-extent-dims", {"use-rank-reducing-slices": None}),
     *_CLEAN_UP,
@@ -112,9 +123,14 @@ _REGISTER_TILING = (
     Pass("canonicalize"),
     Pass("iree-llvmcpu-vector-shape-cast-lowering"),
 )
-"""The passes of ``DoubleTilingExpert``, as IREE 3.13 prints them, with two additions."""
+"""After `_TILED` these are the passes of ``DoubleTilingExpert``, as IREE 3.13 prints them, with two additions."""
 
-_TEXTS: Mapping[str, str] = {REGISTER_TILING: ",".join(map(str, _REGISTER_TILING))}
+_PIPELINES = {
+    REGISTER_TILING: (*_TILED, *_IN_REGISTERS),
+    # The rest of a row becomes a loop of its own, with tiles of a constant size.
+    PEELED_REGISTER_TILING: (*_TILED, Pass("iree-llvmcpu-peel"), *_CLEAN_UP, *_IN_REGISTERS),
+}
+_TEXTS: Mapping[str, str] = {name: ",".join(map(str, passes)) for name, passes in _PIPELINES.items()}
 _NAMES = {text: name for name, text in _TEXTS.items()}
 
 

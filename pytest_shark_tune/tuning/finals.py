@@ -156,7 +156,8 @@ class Finals:
 
     def _final(self, task: AnyTask, limit_s: float) -> _Final:
         finalists = self.finalists(task)
-        ranked = choose_finalists(self._records(task), _MOST_FINALISTS)
+        # A custom kernel belongs to no group, and its own stages have built the finalists alone.
+        ranked = choose_finalists(self._records(task), _MOST_FINALISTS) if isinstance(task, Task) else ()
         return _Final(finalists, limit_s, [name for name in ranked if name not in finalists])
 
     def hold(self, task: Task, plan: Plan) -> FinalRecord:

@@ -82,7 +82,7 @@ PINNED: dict[str, tuple[int, str]] = {
     "search_space/cpu/convolution.py VERSION": (2, "f6640aa4af584b2d"),
     "search_space/cpu/generic.py VERSION": (2, "8b2965bf41bd573f"),
     "search_space/cpu/mmt4d.py VERSION": (1, "7a18cb16c9e9e346"),
-    "search_space/cpu/register_tiling.py VERSION": (1, "72126532d93bc8de"),
+    "search_space/cpu/register_tiling.py VERSION": (2, "72126532d93bc8de"),
     "search_space/gpu/attention.py VERSION": (1, "c985a5b4639d6a1a"),
     "search_space/gpu/contraction.py VERSION": (2, "edf5d5ba90a609d0"),
     "search_space/gpu/convolution.py VERSION": (1, "beaf1f4df5e25cff"),

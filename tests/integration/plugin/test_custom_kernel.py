@@ -121,6 +121,19 @@ def test_a_default_that_fails_fails_the_run(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.slow
+def test_a_kernel_whose_finalists_all_fail_has_no_winner(pytester: pytest.Pytester) -> None:
+    fails = 'if knobs["tile"] == 64 or (seed > 1 and knobs["tile"] != 1):'
+    pytester.makeconftest(CONFTEST.replace('if knobs["tile"] == 64:', fails))
+    pytester.makepyfile(test_suite=kernel_suite_text((1, 2, 3, 4, 5, 6, 7, 8)))
+    done = pytester.runpytest(*OPTIONS)
+    assert done.ret == pytest.ExitCode.OK
+    (final,) = (pytester.path / ".tune" / "finals.jsonl").read_text(encoding="utf-8").splitlines()
+    held = json.loads(final)
+    assert (held["winner"], held["reason"]) == (None, "its finalists failed: launch failed")
+    assert len(held["finalists"]) == 4
+
+
+@pytest.mark.slow
 def test_a_suite_without_stages_is_told_what_to_override(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_suite=TEST)
     result = pytester.runpytest_subprocess(*OPTIONS, "--tune-trials=1")

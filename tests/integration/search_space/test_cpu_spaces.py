@@ -123,7 +123,21 @@ func.func @main(%a: tensor<4194305xf32>) -> tensor<4194305xf32> {
 CONVOLUTION = ops.conv_2d(
     batch=1, height=9, width=14, channels=12, filters=27, kernel_height=3, kernel_width=3, lhs="f16"
 )
+# No vector length divides a row of 38, so its loop is peeled, and that of the op after it as well.
+UNEVEN = depthwise(12, 8, 38, 5).replace(
+    "  return %result",
+    """  %clamped = linalg.generic {
+    indexing_maps = [affine_map<(n, c, h, w) -> (n, c, h, w)>, affine_map<(n, c, h, w) -> (n, c, h, w)>],
+    iterator_types = ["parallel", "parallel", "parallel", "parallel"]
+  } ins(%result : tensor<1x12x8x38xf32>) outs(%empty : tensor<1x12x8x38xf32>) {
+  ^bb0(%x: f32, %out: f32):
+    %y = arith.maximumf %x, %zero : f32
+    linalg.yield %y : f32
+  } -> tensor<1x12x8x38xf32>
+  return %clamped""",
+)
 SOURCES = {
+    "uneven_rows": (UNEVEN, "PeeledRegisterTiling"),
     "convolution": (CONVOLUTION.text, "ConvTileAndDecomposeExpert"),
     "depthwise": (DEPTHWISE, "ConvTileAndDecomposeExpert"),
     "grouped": (GROUPED, "DoubleTilingExpert"),

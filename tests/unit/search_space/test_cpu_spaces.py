@@ -232,7 +232,7 @@ def test_members_become_configs_with_distribution(root: RootOp) -> None:
         (pooling(), "ConvTileAndDecomposeExpert"),
         (filters_first(), "DoubleTilingExpert"),
         (channels_first(), "RegisterTiling"),
-        (channels_first(w=34), "DoubleTilingExpert"),
+        (channels_first(w=34), "PeeledRegisterTiling"),
         (one_dimensional(), "DoubleTilingExpert"),
         (attention(), "LinalgExtTileAndVectorize"),
         (ROW_SUM, "DoubleTilingExpert"),
@@ -263,6 +263,15 @@ def test_results_in_registers_lie_along_a_row() -> None:
         assert 32 <= knobs["vec_1"] * knobs["vec_2"] <= 32 * 16
     (reason, *_) = space.violated({"dist_1": 24, "dist_2": 32, "dist_3": 8, "vec_1": 1, "vec_2": 16})
     assert "the product of the parallel vector tiles (16) must be at least 32" in reason
+
+
+def test_rows_that_no_vector_length_divides_are_peeled_and_whole_in_a_workgroup() -> None:
+    space = only(channels_first(w=38))
+    assert set(space.names) == {"dist_1", "dist_3", "vec_1", "vec_2"}
+    assert {knobs["vec_2"] for knobs in space} == {8, 16, 32}
+    (made, *_) = make_candidates("dispatch", channels_first(w=38), space, space.sample(1, 0))
+    assert ", 38, " in made.config
+    assert "iree-llvmcpu-peel,canonicalize,cse," in made.compilation_info
 
 
 def test_rows_that_are_read_with_a_stride_are_taken_singly() -> None:
