@@ -63,12 +63,11 @@ class _Reaper:
             start_new_session=True,
         )
         try:
-            self._held = directories.HeldDirectory()
+            self._held = directories.HeldDirectory(announce=self._announce)
         except BaseException:
             self._stop()
             raise
         self.directory = self._held.path
-        self._write(f"={os.fsencode(self.directory).hex()}")
 
     def send(self, sign: str, group: int) -> None:
         self._write(f"{sign}{group}")
@@ -76,6 +75,9 @@ class _Reaper:
     def end(self) -> None:
         self._stop()
         self._held.remove()
+
+    def _announce(self, directory: Path) -> None:
+        self._write(f"={os.fsencode(directory).hex()}")
 
     def _write(self, line: str) -> None:
         assert self._process.stdin is not None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -32,6 +33,7 @@ PREFIX = "shark-tune-"
 _MARK = ".pytest-shark-tune"
 _TEXT = "pytest-shark-tune made this folder, and removes it with all that is in it: "
 """The content of the mark. Earlier versions wrote the same, so that their directories are removed, too."""
+_NAME_BYTES = 8
 _ROOT = 0
 _LAST_RESORT = "/tmp"  # noqa: S108 - directories of our own are made in it
 
@@ -39,8 +41,14 @@ _LAST_RESORT = "/tmp"  # noqa: S108 - directories of our own are made in it
 class HeldDirectory:
     """A new temporary directory, marked, and locked until it is removed or this process has ended."""
 
-    def __init__(self, parent: str | os.PathLike[str] | None = None, *, prefix: str = PREFIX) -> None:
-        self.path = make_marked(prefix, parent)
+    def __init__(
+        self,
+        parent: str | os.PathLike[str] | None = None,
+        *,
+        prefix: str = PREFIX,
+        announce: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.path = make_marked(prefix, parent, announce=announce)
         self._lock = os.open(self.path / _MARK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with suppress(OSError):  # On a file system without locks nothing is ever taken for free.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -53,15 +61,26 @@ class HeldDirectory:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def make_marked(prefix: str, parent: str | os.PathLike[str] | None = None) -> Path:
+def make_marked(
+    prefix: str, parent: str | os.PathLike[str] | None = None, *, announce: Callable[[Path], None] | None = None
+) -> Path:
     """Make a directory that only its owner may enter, with our mark. Without ``parent`` it lies in ``TMPDIR``.
+
+    Args:
+        prefix: How its name begins. The rest is random, so that nobody can have made it before.
+        parent: The directory that it lies in.
+        announce: Called with the path before the directory is made, since this process may be killed right after.
 
     Raises:
         OSError: nothing can be written there. ``filename`` is the directory.
     """
     directory = Path(parent) if parent is not None else temporary_directory()
     try:
-        directory = Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
+        made = directory / f"{prefix}{secrets.token_hex(_NAME_BYTES)}"
+        if announce is not None:
+            announce(made)
+        made.mkdir(mode=0o700)
+        directory = made
         (directory / _MARK).write_text(_mark_text(directory), encoding="utf-8")
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fspath(directory)) from error

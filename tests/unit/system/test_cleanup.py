@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -107,3 +108,19 @@ def _is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def test_a_process_that_is_killed_as_it_makes_its_directory_leaves_none(tmp_path: Path) -> None:
+    script = """
+import os, signal
+from pathlib import Path
+from pytest_shark_tune.system import cleanup
+Path.write_text = lambda *rest, **named: os.kill(os.getpid(), signal.SIGKILL)
+cleanup.new_directory("any")
+"""
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    end = time.monotonic() + 10
+    while list(tmp_path.iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []

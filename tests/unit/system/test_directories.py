@@ -25,6 +25,12 @@ def test_a_directory_of_ours_is_for_its_owner_alone_and_known_by_its_mark(tmp_pa
     assert not made.exists()
 
 
+def test_a_directory_is_announced_before_it_is_made(tmp_path: Path) -> None:
+    seen = []
+    made = make_marked("shark-tune-", tmp_path, announce=lambda path: seen.append((path, path.exists())))
+    assert seen == [(made, False)]
+
+
 def test_a_directory_that_is_held_is_not_removed(tmp_path: Path) -> None:
     held = HeldDirectory(tmp_path)
     remove_if_free(held.path)
