@@ -29,6 +29,7 @@ __all__ = [
     "check_spec_output",
     "print_json",
     "print_table",
+    "print_wrapped",
     "report",
     "terminal_width",
     "writing",
@@ -103,6 +104,11 @@ def print_json(value: object) -> None:
 def terminal_width() -> int:
     """Return the columns to fit lines into: at least 80, since a narrower terminal breaks lines itself."""
     return max(shutil.get_terminal_size().columns, _NARROWEST)
+
+
+def print_wrapped(sentence: str, *, to_stderr: bool = False) -> None:
+    """Print a sentence in lines as wide as the terminal."""
+    click.echo("\n".join(wrapped(sentence, terminal_width())), err=to_stderr)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:

@@ -20,12 +20,11 @@ from pytest_shark_tune.commands.options import (
     shape_option,
     target_option,
 )
-from pytest_shark_tune.commands.output import print_json, print_table, terminal_width
+from pytest_shark_tune.commands.output import print_json, print_table, print_wrapped
 from pytest_shark_tune.compiler.compiler import Compiler
 from pytest_shark_tune.device.driver.architecture import resolve_target
 from pytest_shark_tune.plan.extract import extract_dispatches
 from pytest_shark_tune.plan.spaces import NO_SPACE, emitted_constraints, spaces_from, untunable_members
-from pytest_shark_tune.report.tables import wrapped
 from pytest_shark_tune.search_space import SearchSpace, SpaceTooLarge
 from pytest_shark_tune.search_space.registry import provided_spaces
 from pytest_shark_tune.system.machine import processors
@@ -94,22 +93,18 @@ def space(
                 }
             )
     for name, failure in failures:
-        _say(f"{name}: constraints made by the tuner: {failure}", is_error=True)
+        print_wrapped(f"{name}: constraints made by the tuner: {failure}", to_stderr=True)
     for untunable in left_out:
-        _say(f"{untunable.name}: {untunable.reason}", is_error=True)
+        print_wrapped(f"{untunable.name}: {untunable.reason}", to_stderr=True)
     if as_json:
         print_json(rows)
         return
     if not rows:
-        _say(f"{source}: none of its dispatches can be tuned for {compiler.target}")
+        print_wrapped(f"{source}: none of its dispatches can be tuned for {compiler.target}")
         return
     print_table(_COLUMNS, map(_cells, rows))
     for kind, meaning in explain_knobs(names):
-        _say(f"{kind}: {meaning}")
-
-
-def _say(sentence: str, *, is_error: bool = False) -> None:
-    click.echo("\n".join(wrapped(sentence, terminal_width())), err=is_error)
+        print_wrapped(f"{kind}: {meaning}")
 
 
 def _add_failure(failures: list[tuple[str, str]], name: str, failure: str) -> None:

@@ -11,12 +11,11 @@ from pathlib import Path
 import click
 
 from pytest_shark_tune.commands.options import Command, shape_option
-from pytest_shark_tune.commands.output import terminal_width
+from pytest_shark_tune.commands.output import print_wrapped
 from pytest_shark_tune.commands.start.installation import PACKAGE, install_command
 from pytest_shark_tune.device.driver.architecture import resolve_target
 from pytest_shark_tune.errors import InputError
 from pytest_shark_tune.plan.source import MODEL_SUFFIXES, ModelInput
-from pytest_shark_tune.report.tables import wrapped
 
 __all__ = ["init"]
 
@@ -105,7 +104,7 @@ def init(model: Path, directory: Path, tune_target: str, shapes: tuple[str, ...]
         path.write_text(text, encoding="utf-8")
         click.echo(f"{path} is written")
         if path == workflow and not install:
-            click.echo("\n".join(wrapped(_INCOMPLETE, terminal_width())))
+            print_wrapped(_INCOMPLETE)
     if ini is not None and (target != "llvm-cpu" or shapes):
         click.echo(f"add to {os.path.relpath(ini)}:\n\n{_settings(ini, target, shapes)}")
     click.echo(f"next: pytest {shown} --tune")

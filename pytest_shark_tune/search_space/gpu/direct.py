@@ -15,7 +15,7 @@ from pytest_shark_tune.search_space.emit import Body, build_space, knob
 from pytest_shark_tune.search_space.gpu import tiling
 from pytest_shark_tune.search_space.gpu.simt import PIPELINE
 from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.search_space.tiles import fast_or_any, tile_knobs, tile_level
+from pytest_shark_tune.search_space.tiles import fast_or_any, tile_level
 
 __all__ = ["direct_space", "serial_space", "step_choices", "window_problem"]
 
@@ -99,11 +99,7 @@ def _direct_space(
     }
 
     def constrain(body: Body) -> None:
-        workgroup = tile_knobs(body, "wg", choices.workgroup)
-        thread = tile_knobs(body, "thr", choices.thread)
-        reduction = tile_knobs(body, "red", choices.reduction)
-        threads = tiling.require_threads(body, target, workgroup, thread, fast=fast)
-        body.derived_knob("wg_size_x", body.product(list(threads.values())), "the number of threads")
+        _, thread, reduction = tiling.thread_tiles(body, target, choices, fast=fast)
         tiling.require_work(body, problem, thread, reduction, fast=False)
 
     return build_space(PIPELINE, problem.sizes, knobs, constrain)

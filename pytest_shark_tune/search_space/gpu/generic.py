@@ -16,7 +16,7 @@ from pytest_shark_tune.search_space.gpu.direct import serial_space
 from pytest_shark_tune.search_space.gpu.reduction import reduction_space
 from pytest_shark_tune.search_space.gpu.simt import PIPELINE
 from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.search_space.tiles import fast_or_any, refuse_elements, tile_knobs, tile_level
+from pytest_shark_tune.search_space.tiles import fast_or_any, refuse_elements, tile_level
 
 __all__ = ["VERSION", "gpu_fused_spaces", "gpu_generic_spaces"]
 
@@ -91,11 +91,8 @@ def _space(root: RootOp, target: TargetFacts, *, fast: bool) -> SearchSpace:
         knobs["promote_operands"] = one_of_knob("promote", ((), strided, (len(root.inputs),)))
 
     def constrain(body: Body) -> None:
-        workgroup = tile_knobs(body, "wg", choices.workgroup)
-        thread = tile_knobs(body, "thr", choices.thread)
-        threads = tiling.require_threads(body, target, workgroup, thread, fast=fast)
-        body.derived_knob("wg_size_x", body.product(list(threads.values())), "the number of threads")
-        tiling.require_work(body, problem, thread, {}, fast=False)
+        workgroup, thread, reduction = tiling.thread_tiles(body, target, choices, fast=fast)
+        tiling.require_work(body, problem, thread, reduction, fast=False)
         if strided:
             promote = body.knob("promote", range(3))
             copied: Any = body.total([tiling.tile_bytes(body, workgroup, *problem.operands[each]) for each in strided])

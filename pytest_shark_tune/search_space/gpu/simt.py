@@ -14,7 +14,7 @@ from pytest_shark_tune.dispatch.types import TargetFacts
 from pytest_shark_tune.search_space.emit import Body, build_space, knob, one_of_knob
 from pytest_shark_tune.search_space.gpu import tiling
 from pytest_shark_tune.search_space.space import SearchSpace
-from pytest_shark_tune.search_space.tiles import fast_or_any, tile_knobs, tile_level
+from pytest_shark_tune.search_space.tiles import fast_or_any, tile_level
 
 __all__ = ["PIPELINE", "simt_space"]
 
@@ -68,11 +68,7 @@ def _simt_space(problem: tiling.Problem, target: TargetFacts, *, igemm: bool, fa
     }
 
     def constrain(body: Body) -> None:
-        workgroup = tile_knobs(body, "wg", choices.workgroup)
-        thread = tile_knobs(body, "thr", choices.thread)
-        reduction = tile_knobs(body, "red", choices.reduction)
-        threads = tiling.require_threads(body, target, workgroup, thread, fast=fast)
-        body.derived_knob("wg_size_x", body.product(list(threads.values())), "the number of threads")
+        workgroup, thread, reduction = tiling.thread_tiles(body, target, choices, fast=fast)
         tiling.require_work(body, problem, thread, reduction, fast=fast)
         promote = body.number(1) if igemm else body.knob("promote", range(len(_PROMOTIONS)))
         _require_room(body, problem, target, choices, workgroup | reduction, promote)

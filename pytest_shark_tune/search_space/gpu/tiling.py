@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from iree.compiler import ir
 
 from pytest_shark_tune.dispatch.types import TargetFacts
 from pytest_shark_tune.search_space.emit import Body
-from pytest_shark_tune.search_space.tiles import powers
+from pytest_shark_tune.search_space.tiles import powers, tile_knobs
 
 __all__ = [
     "GPU_ELEMENTS",
     "Problem",
+    "ThreadTiles",
     "TileChoices",
     "indexing_loops",
     "require_shared_memory",
     "require_thread_tiles",
     "require_threads",
     "require_work",
+    "thread_tiles",
     "tile_bytes",
     "tile_choices",
     "tile_sizes",
@@ -92,6 +94,26 @@ def tile_sizes(size: int, largest: int) -> tuple[int, ...]:
     idle = {tile: -size % tile for tile in tiles}
     allowed = max(size // 4, min(idle.values()))
     return tuple(tile for tile in tiles if idle[tile] <= allowed)
+
+
+class ThreadTiles(NamedTuple):
+    """The tiles of `TileChoices` as values of a constraints op, by loop."""
+
+    workgroup: dict[int, Any]
+    thread: dict[int, Any]
+    reduction: dict[int, Any]
+
+
+def thread_tiles(body: Body, target: TargetFacts, choices: TileChoices, *, fast: bool) -> ThreadTiles:
+    """Return tiles whose threads all lie along x, as the derived knob ``wg_size_x``; see `require_threads`."""
+    tiles = ThreadTiles(
+        workgroup=tile_knobs(body, "wg", choices.workgroup),
+        thread=tile_knobs(body, "thr", choices.thread),
+        reduction=tile_knobs(body, "red", choices.reduction),
+    )
+    threads = require_threads(body, target, tiles.workgroup, tiles.thread, fast=fast)
+    body.derived_knob("wg_size_x", body.product(list(threads.values())), "the number of threads")
+    return tiles
 
 
 def require_threads(
